@@ -1,0 +1,1 @@
+"""Many nodes: launcher, trading agents, drills, bench and the ``gridpact`` command."""

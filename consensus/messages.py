@@ -1,0 +1,240 @@
+"""What replicas say to each other.
+
+Every statement of a replica is a :class:`Vote`: kind, view, sequence, digest and sender, signed over bytes that also hold
+chain id, channel and epoch. A signature from one place can never be used in another, and a vote can be shown to third parties.
+Larger statements (view-change, new-view, status) are a body beside a vote whose digest is the body's.
+
+Two kinds of message need no signature, because their content proves itself: a batch by its digest, a block by its certificate.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from consensus.block import Certificate, CertificateVote, CertifiedBlock
+from consensus.codec import Decoder, Wire, encode
+from consensus.crypto import ED25519, Signer, digest, verify
+
+
+class Kind(IntEnum):
+    """What a vote states (names of Castro and Liskov 1999)."""
+
+    PRE_PREPARE = 1
+    PREPARE = 2
+    COMMIT = 3
+    CHECKPOINT = 4
+    VIEW_CHANGE = 5
+    NEW_VIEW = 6
+    STATUS = 7
+
+
+class Vote(Wire, frozen=True):
+    """One signed statement of one replica.
+
+    Fields:
+        kind: a :class:`Kind`.
+        view: view that it belongs to (0 for a checkpoint: it belongs to none).
+        sequence: sequence number = height (0 for view-change, new-view and status).
+        digest: of the batch, the block header or the body beside it.
+        sender: index of the validator in its epoch's set.
+        signature: over :func:`signing_bytes`.
+    """
+
+    kind: int
+    view: int
+    sequence: int
+    digest: bytes
+    sender: int
+    signature: bytes
+
+
+class Domain(Wire, frozen=True):
+    """Where a vote counts: nowhere else."""
+
+    chain_id: str
+    channel: str
+    epoch: int
+
+
+def signing_bytes(domain: Domain, kind: int, view: int, sequence: int, digest_: bytes, sender: int) -> bytes:
+    """Return the bytes that a vote's signature covers."""
+    return b"GridPact vote\x00" + encode((domain.chain_id, domain.channel, domain.epoch, int(kind), view, sequence, digest_, sender))
+
+
+def sign_vote(signer: Signer, domain: Domain, kind: Kind, view: int, sequence: int, digest_: bytes, sender: int) -> Vote:
+    """Return a signed vote of the validator ``sender``."""
+    signature = signer.sign(signing_bytes(domain, kind, view, sequence, digest_, sender))
+    return Vote(int(kind), view, sequence, digest_, sender, signature)
+
+
+def vote_is_valid(vote: Vote, domain: Domain, public_key: bytes) -> bool:
+    """Tell whether the vote's signature checks under ``public_key``."""
+    message = signing_bytes(domain, vote.kind, vote.view, vote.sequence, vote.digest, vote.sender)
+    return verify(ED25519, public_key, message, vote.signature)
+
+
+class PreparedProof(Wire, frozen=True):
+    """A prepared certificate: a pre-prepare and q - 1 matching prepares from others (Castro and Liskov 1999, section 4.4)."""
+
+    pre_prepare: Vote
+    prepares: tuple[Vote, ...]
+
+
+class ViewChangeBody(Wire, frozen=True):
+    """What a replica brings into a new view.
+
+    Fields:
+        new_view: the view it wants to enter.
+        stable: its last certificate (None at genesis): the paper's C.
+        prepared: per sequence above it, by rising sequence, the prepared certificate of the highest view: the paper's P.
+    """
+
+    new_view: int
+    stable: Certificate | None
+    prepared: tuple[PreparedProof, ...]
+
+
+class StatusBody(Wire, frozen=True):
+    """Where a replica stands, so that others can send what it lacks.
+
+    Fields:
+        view: its view, or the one it wants to enter.
+        changing: whether it waits for the new-view of ``view``.
+        executed: last executed sequence.
+        certified: last sequence with a certificate.
+    """
+
+    view: int
+    changing: bool
+    executed: int
+    certified: int
+
+
+class PrePrepareMessage(Wire, frozen=True, tag="pre-prepare"):
+    """The primary's proposal; the batch stands beside the vote on its digest."""
+
+    vote: Vote
+    batch: bytes
+
+
+class VoteMessage(Wire, frozen=True, tag="vote"):
+    """A prepare, commit or checkpoint."""
+
+    vote: Vote
+
+
+class ViewChangeMessage(Wire, frozen=True, tag="view-change"):
+    """A view-change; ``vote.view`` is the new view, ``vote.digest`` that of the encoded body."""
+
+    vote: Vote
+    body: bytes
+
+
+class NewViewBody(Wire, frozen=True):
+    """Why the new view starts as it does.
+
+    Fields:
+        view_changes: q of them, by rising sender: the paper's V.
+        pre_prepares: the new primary's, by rising sequence: the paper's O.
+    """
+
+    view_changes: tuple[ViewChangeMessage, ...]
+    pre_prepares: tuple[Vote, ...]
+
+
+class NewViewMessage(Wire, frozen=True, tag="new-view"):
+    """A new-view; ``vote.digest`` is that of the encoded body."""
+
+    vote: Vote
+    body: bytes
+
+
+class StatusMessage(Wire, frozen=True, tag="status"):
+    """A status; ``vote.digest`` is that of the encoded body."""
+
+    vote: Vote
+    body: StatusBody
+
+
+class FetchBatch(Wire, frozen=True, tag="fetch-batch"):
+    """Please send the batch with this digest."""
+
+    digest: bytes
+
+
+class BatchMessage(Wire, frozen=True, tag="batch"):
+    """A batch that was asked for; its digest says which."""
+
+    batch: bytes
+
+
+class FetchBlocks(Wire, frozen=True, tag="fetch-blocks"):
+    """Please send certified blocks, from the first height on, as many as you like up to the last."""
+
+    first: int
+    last: int
+
+
+class BlocksMessage(Wire, frozen=True, tag="blocks"):
+    """Consecutive certified blocks."""
+
+    blocks: tuple[CertifiedBlock, ...]
+
+
+Message = (
+    PrePrepareMessage
+    | VoteMessage
+    | ViewChangeMessage
+    | NewViewMessage
+    | StatusMessage
+    | FetchBatch
+    | BatchMessage
+    | FetchBlocks
+    | BlocksMessage
+)
+
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+decode_message: Decoder[Message] = Decoder(Message, "consensus message", MAX_MESSAGE_BYTES)  # type: ignore[arg-type]
+decode_view_change_body = Decoder(ViewChangeBody, "view-change", MAX_MESSAGE_BYTES)
+decode_new_view_body = Decoder(NewViewBody, "new-view", MAX_MESSAGE_BYTES)
+
+
+def body_digest(body: Wire | bytes) -> bytes:
+    """Return the digest of a statement's body, encoded or not."""
+    return digest(b"GridPact body\x00" + (body if isinstance(body, bytes) else encode(body)))
+
+
+def make_certificate(epoch: int, votes: tuple[Vote, ...]) -> Certificate:
+    """Make the certificate of a block from matching checkpoint votes."""
+    ordered = sorted(votes, key=lambda vote: vote.sender)
+    return Certificate(epoch, votes[0].sequence, votes[0].digest, tuple(CertificateVote(vote.sender, vote.signature) for vote in ordered))
+
+
+class ValidatorSet(Wire, frozen=True):
+    """The validators of one epoch and how to check what they say.
+
+    Fields:
+        domain: chain, channel and epoch that their votes name.
+        public_keys: one Ed25519 key per validator, by index.
+        quorum: matching votes that make a certificate.
+    """
+
+    domain: Domain
+    public_keys: tuple[bytes, ...]
+    quorum: int
+
+    def checks(self, vote: Vote) -> bool:
+        """Tell whether ``vote`` was signed by the validator that it names."""
+        return 0 <= vote.sender < len(self.public_keys) and vote_is_valid(vote, self.domain, self.public_keys[vote.sender])
+
+    def certifies(self, certificate: Certificate) -> bool:
+        """Tell whether q distinct validators of this epoch signed the header."""
+        senders = [vote.validator for vote in certificate.votes]
+        if certificate.epoch != self.domain.epoch or len(senders) < self.quorum or senders != sorted(set(senders)):
+            return False
+        if senders[0] < 0 or senders[-1] >= len(self.public_keys):
+            return False
+        return all(
+            self.checks(Vote(Kind.CHECKPOINT, 0, certificate.height, certificate.header_hash, vote.validator, vote.signature))
+            for vote in certificate.votes
+        )

@@ -1,0 +1,106 @@
+"""Contract calls: what a transaction can ask for. One tagged struct per contract method.
+
+Bounds that the type system can hold are in the types, so that decoding is the first admission check.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from consensus.codec import Decoder, Wire
+
+MAX_ENERGY_WH = 1_000_000_000
+MAX_PRICE_MICRO_PER_KWH = 1_000_000_000
+MAX_AMOUNT_MICRO = 10**15
+MAX_COUNTER_WH = 10**12
+MAX_TIME_MS = 2**53
+
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+"""Id of an account, meter, node, chain or channel."""
+TransactionId = Annotated[bytes, Meta(min_length=32, max_length=32)]
+EnergyWh = Annotated[int, Meta(ge=0, le=MAX_ENERGY_WH)]
+CounterWh = Annotated[int, Meta(ge=0, le=MAX_COUNTER_WH)]
+Price = Annotated[int, Meta(ge=0, le=MAX_PRICE_MICRO_PER_KWH)]
+Amount = Annotated[int, Meta(gt=0, le=MAX_AMOUNT_MICRO)]
+TimeMs = Annotated[int, Meta(ge=0, le=MAX_TIME_MS)]
+Sequence = Annotated[int, Meta(ge=1, le=2**53)]
+Side = Literal["buy", "sell"]
+ClockQuality = Literal["ntp", "rtc", "unsynced"]
+
+
+class Transfer(Wire, frozen=True, tag="transfer"):
+    """Move money from the sender's account to another."""
+
+    to: Name
+    amount_micro: Amount
+    memo: Annotated[str, Meta(max_length=140)] = ""
+
+
+class SubmitReading(Wire, frozen=True, tag="reading"):
+    """One reading of the sending meter: cumulative counters, never powers.
+
+    Fields:
+        sequence: the meter's own number, from 1; (meter, sequence) counts once.
+        time_ms: when the counters were read, by the meter's clock.
+        import_wh, export_wh: cumulative energy drawn from and fed into the grid.
+        clock: quality of the meter's clock.
+        boot_id: changes with every start of the meter.
+        uptime_ms: monotonic time since that start.
+    """
+
+    sequence: Sequence
+    time_ms: TimeMs
+    import_wh: CounterWh
+    export_wh: CounterWh
+    clock: ClockQuality
+    boot_id: Annotated[str, Meta(max_length=36)]
+    uptime_ms: TimeMs
+
+
+class PlaceOrder(Wire, frozen=True, tag="order"):
+    """Place an order for one delivery period; its id is the transaction's id.
+
+    Fields:
+        period: index of the delivery period (start time // period length).
+        side: buy or sell.
+        energy_type: only orders of one type meet ("pv" or any other name).
+        energy_wh: how much.
+        price_micro_per_kwh: the quote.
+        reserve_micro_per_kwh: the limit up to which the second round may move the quote; a buyer's is not below, a seller's not
+            above the quote.
+    """
+
+    period: Annotated[int, Meta(ge=0, le=2**40)]
+    side: Side
+    energy_type: Name
+    energy_wh: int
+    price_micro_per_kwh: int
+    reserve_micro_per_kwh: int
+
+
+class CancelOrder(Wire, frozen=True, tag="cancel"):
+    """Withdraw what is left of one's own order, before gate closure."""
+
+    order: TransactionId
+
+
+class ResetMeter(Wire, frozen=True, tag="meter-reset"):
+    """The operator's signed record that a meter was replaced, reset or read wrongly: ends its quarantine.
+
+    Fields:
+        meter: which one.
+        import_wh, export_wh: counters from which it counts on; energy before them is as already recorded.
+        reason: for the record.
+    """
+
+    meter: Name
+    import_wh: CounterWh
+    export_wh: CounterWh
+    reason: Annotated[str, Meta(min_length=1, max_length=140)]
+
+
+Call = Transfer | SubmitReading | PlaceOrder | CancelOrder | ResetMeter
+
+decode_call: Decoder[Call] = Decoder(Call, "call", 16 * 1024)  # type: ignore[arg-type]

@@ -1,0 +1,161 @@
+"""What happened, as receipts record it and subscribers see it. Named fields: a receipt explains itself."""
+
+from __future__ import annotations
+
+import msgspec
+
+from consensus.codec import Decoder, Wire
+
+
+class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="event"):
+    """Base of all events."""
+
+
+class Transferred(Event, frozen=True, tag="transferred"):
+    """Money moved between two accounts on a member's order."""
+
+    payer: str
+    payee: str
+    amount_micro: int
+
+
+class ReadingAccepted(Event, frozen=True, tag="reading-accepted"):
+    """A reading counts; ``period`` is the delivery period that ends at or after its time."""
+
+    meter: str
+    sequence: int
+    period: int
+    import_wh: int
+    export_wh: int
+
+
+class ReadingQuarantined(Event, frozen=True, tag="reading-quarantined"):
+    """A reading is kept out of settlement until the operator decides; ``code`` says why."""
+
+    meter: str
+    sequence: int
+    code: str
+
+
+class MeterReset(Event, frozen=True, tag="meter-reset"):
+    """The operator ended a meter's quarantine."""
+
+    meter: str
+    import_wh: int
+    export_wh: int
+    reason: str
+
+
+class OrderAccepted(Event, frozen=True, tag="order-accepted"):
+    """An order stands in the book."""
+
+    order: str
+    account: str
+    period: int
+    side: str
+    energy_type: str
+    energy_wh: int
+    price_micro_per_kwh: int
+
+
+class OrderCancelled(Event, frozen=True, tag="order-cancelled"):
+    """An order was withdrawn by its owner."""
+
+    order: str
+    account: str
+    period: int
+
+
+class Traded(Event, frozen=True, tag="traded"):
+    """Two orders met at gate closure. ``round`` 0 is direct matching, 1 and up the repricing rounds."""
+
+    period: int
+    trade: int
+    buyer: str
+    seller: str
+    buy_order: str
+    sell_order: str
+    energy_type: str
+    energy_wh: int
+    price_micro_per_kwh: int
+    round: int
+
+
+class PeriodCleared(Event, frozen=True, tag="period-cleared"):
+    """The book of a period was closed and matched. The mean price is weighted by energy (0 without trades)."""
+
+    period: int
+    orders: int
+    trades: int
+    energy_wh: int
+    mean_price_micro_per_kwh: int
+
+
+class MeterMissing(Event, frozen=True, tag="meter-missing"):
+    """No reading for the end of a period arrived within the grace time: its energy moves to a later period."""
+
+    meter: str
+    period: int
+
+
+class Billed(Event, frozen=True, tag="billed"):
+    """The bill of one account for one period (fields of the interface document, plus what was metered)."""
+
+    account: str
+    period: int
+    import_wh: int
+    export_wh: int
+    bought_wh: int
+    sold_wh: int
+    grid_bought_wh: int
+    grid_sold_wh: int
+    paid_micro: int
+    earned_micro: int
+    penalty_micro: int
+    fee_micro: int
+    saving_micro: int
+
+
+class PeriodSettled(Event, frozen=True, tag="period-settled"):
+    """A period was settled: metered against traded energy, everybody billed."""
+
+    period: int
+    accounts: int
+    energy_traded_wh: int
+    energy_grid_wh: int
+    fees_micro: int
+    proposer_account: str
+
+
+AnyEvent = (
+    Transferred
+    | ReadingAccepted
+    | ReadingQuarantined
+    | MeterReset
+    | OrderAccepted
+    | OrderCancelled
+    | Traded
+    | PeriodCleared
+    | MeterMissing
+    | Billed
+    | PeriodSettled
+)
+
+
+class Receipt(Wire, frozen=True):
+    """The result of one transaction, or (with an empty id) of what fell due in a block.
+
+    Fields:
+        transaction_id: 32 bytes, or empty.
+        code: ``OK`` or the code of the refusal.
+        detail: why it was refused, naming the field.
+        events: what happened.
+    """
+
+    transaction_id: bytes
+    code: str
+    detail: str
+    events: tuple[AnyEvent, ...]
+
+
+decode_receipt = Decoder(Receipt, "receipt", 64 * 1024 * 1024)

@@ -1,0 +1,1 @@
+"""The physical side of the microgrid: network, forecasts and schedules."""
