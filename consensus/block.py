@@ -38,7 +38,10 @@ class Batch(Wire, frozen=True):
 
 
 class Header(Wire, frozen=True):
-    """What the certificate of a block covers: order and results."""
+    """What the certificate of a block covers: order and results.
+
+    The counts bind the sizes of the two trees: without them a proof could claim another size and pass one leaf off for another.
+    """
 
     version: int
     chain_id: str
@@ -54,6 +57,7 @@ class Header(Wire, frozen=True):
     view: int
     proposer: int
     transaction_count: int
+    receipt_count: int
 
     @property
     def hash(self) -> bytes:
@@ -117,7 +121,9 @@ def batch_digest(batch: bytes) -> bytes:
 
 def genesis_header(chain_id: str, channel: str, time_ms: int, genesis_digest: bytes, state_root: bytes) -> Header:
     """Return header 0, which every replica makes for itself; its previous hash is the digest of the genesis file."""
-    return Header(1, chain_id, channel, 0, 0, genesis_digest, NULL_DIGEST, EMPTY_ROOT, EMPTY_ROOT, state_root, time_ms, 0, NO_PROPOSER, 0)
+    return Header(
+        1, chain_id, channel, 0, 0, genesis_digest, NULL_DIGEST, EMPTY_ROOT, EMPTY_ROOT, state_root, time_ms, 0, NO_PROPOSER, 0, 0
+    )
 
 
 def make_header(
@@ -149,6 +155,7 @@ def make_header(
         view=view,
         proposer=proposer,
         transaction_count=len(transaction_ids),
+        receipt_count=len(receipts),
     )
 
 

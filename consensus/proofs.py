@@ -65,8 +65,10 @@ def check_transaction_proof(validators: ValidatorSet, transaction_id: bytes, pro
         InputError: says what does not fit.
     """
     header = certified_header(validators, proof.header, proof.certificate)
-    if proof.transaction_path.size != header.transaction_count or proof.transaction_path.index != proof.receipt_path.index:
-        raise InputError("proof: transaction_path", "does not belong to the receipt")
+    if proof.transaction_path.size != header.transaction_count or proof.receipt_path.size != header.receipt_count:
+        raise InputError("proof: transaction_path", "is of a tree of another size")
+    if proof.transaction_path.index != proof.receipt_path.index:
+        raise InputError("proof: receipt_path", "belongs to another transaction")
     if not verify_inclusion(header.transactions_root, transaction_id, proof.transaction_path):
         raise InputError("proof: transaction_path", "does not lead to the transaction root")
     if not verify_inclusion(header.receipts_root, proof.receipt, proof.receipt_path):

@@ -15,6 +15,7 @@ import msgspec
 
 from consensus.codec import Decoder, Wire, encode
 from consensus.crypto import Signer, digest, verify
+from consensus.errors import DecodeError
 
 MAX_TRANSACTION_BYTES = 64 * 1024
 
@@ -80,9 +81,12 @@ def decode_transaction(raw: bytes) -> Transaction:
     """Decode an envelope and its body (not the call, not the signature).
 
     Raises:
-        DecodeError: it is too long or not a transaction.
+        DecodeError: it is too long, not a transaction, or its envelope is not encoded in the one shortest way (else anybody could make
+            other bytes of the same transaction).
     """
     envelope = _decode_envelope(raw)
+    if encode(envelope) != raw:
+        raise DecodeError("transaction", "the envelope is not encoded in the shortest way")
     return Transaction(digest(envelope.body), raw, envelope, _decode_body(envelope.body))
 
 

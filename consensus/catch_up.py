@@ -1,0 +1,195 @@
+"""Status, retransmission and catching up by certified blocks.
+
+Law. Nothing relies on a message arriving once. Replicas tell at intervals where they stand; who has more sends what the other lacks, if the
+other did not move since it last spoke. What a peer claims decides only whom to ask: every block is checked against its
+certificate before it is adopted, so any peer will do.
+
+| a peer that | gets |
+| --- | --- |
+| is in an earlier view, or waits for the new-view of this one | the new-view (or the view-change, while this replica waits too) |
+| stands still in this view | the pre-prepares, prepares, commits and checkpoint votes that this replica has |
+| lacks certificates | asks for blocks itself |
+"""
+
+from __future__ import annotations
+
+from consensus.checkpoint import certify
+from consensus.effects import Adopt, ServeBlocks
+from consensus.errors import InvariantViolation, PeerFault, Suspicion
+from consensus.messages import (
+    BlocksMessage,
+    FetchBatch,
+    FetchBlocks,
+    Kind,
+    PrePrepareMessage,
+    StatusBody,
+    StatusMessage,
+    VoteMessage,
+    body_digest,
+)
+from consensus.state import Peer, Turn
+
+BLOCKS_PER_FETCH = 32
+FETCH_TIMEOUT_MS = 2_000
+MAX_FETCHED = 256
+
+
+def send_status(turn: Turn) -> None:
+    """Tell everybody where this replica stands, and ask again for what is still missing."""
+    state = turn.state
+    body = StatusBody(state.view, state.changing, state.executed, state.certified)
+    turn.broadcast(StatusMessage(turn.sign(Kind.STATUS, state.view, 0, body_digest(body)), body))
+    state.next_status_ms = turn.now_ms + turn.config.status_interval_ms
+    for digest in state.missing:
+        turn.broadcast(FetchBatch(digest))
+    stands = (state.executed, state.certified)
+    if state.stuck_at == stands:
+        fetch_blocks(turn)
+    state.stuck_at = stands
+
+
+def on_status(turn: Turn, message: StatusMessage) -> None:
+    """Note where a peer stands; send it what it lacks if it stands still.
+
+    Raises:
+        PeerFault: bad signature, or a body that was not signed.
+    """
+    vote, body, state = message.vote, message.body, turn.state
+    if vote.sender == turn.me:
+        return
+    turn.require(vote, Kind.STATUS)
+    if body_digest(body) != vote.digest or body.view != vote.view:
+        raise PeerFault(vote.sender, Suspicion.DIGEST_MISMATCH, "status")
+    peer = state.peers.setdefault(vote.sender, Peer())
+    stands_still = peer.heard_ms is not None and (peer.view, peer.executed, peer.certified) == (
+        body.view,
+        body.executed,
+        body.certified,
+    )
+    peer.view, peer.changing, peer.executed, peer.certified = body.view, body.changing, body.executed, body.certified
+    peer.heard_ms = turn.now_ms
+    _send_views(turn, vote.sender, body)
+    if stands_still:
+        _send_votes(turn, vote.sender, body)
+    if body.certified > max(state.executed, state.certified) + turn.config.window // 2:
+        fetch_blocks(turn)
+
+
+def _send_views(turn: Turn, peer: int, body: StatusBody) -> None:
+    """Help a peer into this replica's view."""
+    state = turn.state
+    behind = body.view < state.view or (body.view == state.view and body.changing)
+    if not behind:
+        return
+    if state.changing and state.own_view_change is not None:
+        turn.send(peer, state.own_view_change)
+    elif state.new_view is not None:
+        turn.send(peer, state.new_view)
+
+
+def _send_votes(turn: Turn, peer: int, body: StatusBody) -> None:
+    """Send again what this replica said about the sequences that a peer is stuck on."""
+    state = turn.state
+    if body.view == state.view and not body.changing and not state.changing:
+        for sequence in sorted(state.slots):
+            slot = state.slots[sequence]
+            if sequence <= body.certified or slot.pre_prepare is None:
+                continue
+            batch = state.bodies.get(slot.pre_prepare.digest)
+            if batch is not None:
+                turn.send(peer, PrePrepareMessage(slot.pre_prepare, batch))
+            for vote in (slot.own_prepare, slot.own_commit):
+                if vote is not None:
+                    turn.send(peer, VoteMessage(vote))
+    for sequence, vote in sorted(state.own_checkpoints.items()):
+        if sequence > body.certified:
+            turn.send(peer, VoteMessage(vote))
+
+
+def fetch_blocks(turn: Turn) -> None:
+    """Ask peers that have more certified blocks for the next ones, a different range each."""
+    state = turn.state
+    first = state.certified + 1
+    while first in state.fetched:
+        first += 1
+    for peer in state.peers.values():
+        if peer.fetch_deadline_ms is not None and turn.now_ms >= peer.fetch_deadline_ms:
+            peer.fetch_deadline_ms = None
+            peer.fetch_failures += 1
+    for index in sorted(state.peers, key=lambda index: (state.peers[index].fetch_failures, index)):
+        peer = state.peers[index]
+        if peer.fetch_deadline_ms is not None:
+            first = max(first, peer.fetch_last + 1)
+            continue
+        if peer.certified < first or first > state.certified + MAX_FETCHED:
+            continue
+        peer.fetch_first, peer.fetch_last = first, min(peer.certified, first + BLOCKS_PER_FETCH - 1)
+        peer.fetch_deadline_ms = turn.now_ms + FETCH_TIMEOUT_MS
+        turn.send(index, FetchBlocks(peer.fetch_first, peer.fetch_last))
+        first = peer.fetch_last + 1
+
+
+def on_fetch_blocks(turn: Turn, peer: int, message: FetchBlocks) -> None:
+    """Let the host answer from its store."""
+    last = min(message.last, turn.state.certified, message.first + BLOCKS_PER_FETCH - 1)
+    if 1 <= message.first <= last:
+        turn.emit(ServeBlocks(peer, message.first, last))
+
+
+def on_blocks(turn: Turn, peer: int, message: BlocksMessage) -> None:
+    """Take certified blocks of this replica's future; certificates are checked before anything else is done with them.
+
+    Raises:
+        PeerFault: a certificate does not check.
+    """
+    state = turn.state
+    known = state.peers.get(peer)
+    if known is not None:
+        known.fetch_deadline_ms = None
+    taken = False
+    for block in message.blocks[:BLOCKS_PER_FETCH]:
+        height = block.certificate.height
+        if not state.certified < height <= state.certified + MAX_FETCHED or height in state.fetched:
+            continue
+        if not turn.config.validators.certifies(block.certificate):
+            raise PeerFault(peer, Suspicion.BAD_CERTIFICATE, f"block {height}")
+        taken = True
+        if height <= state.executed:
+            certify(turn, block.certificate)
+        else:
+            state.fetched[height] = (block, peer)
+    adopt_fetched(turn)
+    if taken:
+        if known is not None:
+            known.fetch_failures = 0
+        fetch_blocks(turn)
+
+
+def adopt_fetched(turn: Turn) -> None:
+    """Hand the next fetched block to the host: one at a time, so that a bad one leaves nothing behind it to undo."""
+    state = turn.state
+    for height in [height for height in state.fetched if height <= state.submitted]:
+        certify(turn, state.fetched.pop(height)[0].certificate)
+    if state.adopting is None and state.submitted == state.executed and state.submitted + 1 in state.fetched:
+        block, peer = state.fetched.pop(state.submitted + 1)
+        state.submitted += 1
+        state.adopting = (block, peer)
+        turn.emit(Adopt(state.submitted, block))
+
+
+def on_adoption_failed(turn: Turn, sequence: int, reason: str) -> None:
+    """A block did not match its certificate: blame who sent it, ask somebody else.
+
+    Raises:
+        InvariantViolation: no such block was being adopted.
+    """
+    state = turn.state
+    if state.adopting is None or sequence != state.submitted:
+        raise InvariantViolation(f"block {sequence} refused that nobody adopts")
+    peer = state.adopting[1]
+    state.adopting = None
+    state.submitted = state.executed
+    turn.fault(peer, Suspicion.BAD_BLOCK, f"block {sequence}: {reason}")
+    state.peers.setdefault(peer, Peer()).fetch_failures += 1
+    state.fetched = {height: entry for height, entry in state.fetched.items() if entry[1] != peer}
+    fetch_blocks(turn)

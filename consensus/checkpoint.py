@@ -1,0 +1,128 @@
+"""Checkpoints: sign the block that was executed, collect its certificate, move the water marks (section 4.3 of the paper).
+
+Law. A replica signs one header per height, that of the block it executed itself. q equal signatures are the block's certificate. Whatever
+lies at or below the last certificate is never voted on again and leaves the log. A replica whose own header differs from a
+certified one has diverged: it stops.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from consensus.block import Certificate
+from consensus.effects import Certified, Diverged
+from consensus.errors import InvariantViolation
+from consensus.messages import Kind, Vote, VoteMessage, make_certificate
+from consensus.ordering import execute_decided
+from consensus.state import Turn
+
+
+def on_executed(turn: Turn, sequence: int, header_hash: bytes) -> None:
+    """The host made block ``sequence`` durable: sign its header, unless its certificate is already here."""
+    state = turn.state
+    if sequence != state.executed + 1 or sequence > state.submitted:
+        raise InvariantViolation(f"block {sequence} executed after block {state.executed}")
+    state.executed = sequence
+    state.own_headers[sequence] = header_hash
+    state.last_progress_ms = turn.now_ms
+    state.failed_views = 0
+    held = state.held.pop(sequence, None)
+    if state.adopting is not None:
+        held, state.adopting = state.adopting[0].certificate, None
+    if held is not None:
+        certify(turn, held)
+        return
+    sign_header(turn, sequence)
+    _try_certificate(turn, sequence)
+
+
+def sign_header(turn: Turn, sequence: int) -> None:
+    """Sign, log and broadcast the checkpoint vote on an own block."""
+    state = turn.state
+    vote = turn.sign(Kind.CHECKPOINT, 0, sequence, state.own_headers[sequence])
+    state.own_checkpoints[sequence] = vote
+    state.checkpoints.setdefault(sequence, {})[turn.me] = vote
+    turn.persist(Kind.CHECKPOINT, sequence, 0, VoteMessage(vote))
+    turn.broadcast(VoteMessage(vote))
+
+
+def on_checkpoint(turn: Turn, vote: Vote) -> None:
+    """Collect a checkpoint vote of another replica.
+
+    Raises:
+        PeerFault: bad signature.
+    """
+    if not turn.may_certify(vote.sequence):
+        return
+    known = turn.state.checkpoints.get(vote.sequence, {}).get(vote.sender)
+    if known == vote:
+        return
+    turn.require(vote, Kind.CHECKPOINT)
+    if turn.conflict(known, vote):
+        return
+    turn.state.checkpoints.setdefault(vote.sequence, {})[vote.sender] = vote
+    _try_certificate(turn, vote.sequence)
+
+
+def _try_certificate(turn: Turn, sequence: int) -> None:
+    votes = turn.state.checkpoints.get(sequence, {})
+    quorum = turn.config.quorums.quorum
+    if len(votes) < quorum or sequence <= turn.state.certified:
+        return
+    by_digest: dict[bytes, list[Vote]] = {}
+    for sender in sorted(votes):
+        by_digest.setdefault(votes[sender].digest, []).append(votes[sender])
+    for matching in by_digest.values():
+        if len(matching) >= quorum:
+            certify(turn, make_certificate(turn.config.validators.domain.epoch, tuple(matching[:quorum])))
+            return
+
+
+def certify(turn: Turn, certificate: Certificate) -> None:
+    """Take a verified certificate: move the water marks, or hold it until the own block and the certificates before it are there.
+
+    Certificates are taken in order, so that every block that a replica can serve has its own.
+    """
+    state, sequence = turn.state, certificate.height
+    if sequence <= state.certified:
+        return
+    if sequence > state.certified + 1 or sequence not in state.own_headers:
+        if sequence <= max(state.executed, state.view_start) + turn.config.window:
+            state.held[sequence] = certificate
+        return
+    following: Certificate | None = certificate
+    while following is not None:
+        own = state.own_headers.get(following.height)
+        if own is None:
+            break
+        if own != following.header_hash:
+            state.diverged = True
+            turn.emit(Diverged(following.height, own, following.header_hash))
+            return
+        state.certified, state.certificate = following.height, following
+        turn.emit(Certified(following, following.height, state.view))
+        following = state.held.get(following.height + 1)
+    _truncate(turn, state.certified)
+    execute_decided(turn)
+
+
+def _truncate(turn: Turn, sequence: int) -> None:
+    """Forget everything at or below the new low water mark."""
+    state = turn.state
+    tables: tuple[dict[int, Any], ...] = (
+        state.slots,
+        state.checkpoints,
+        state.own_headers,
+        state.own_checkpoints,
+        state.held,
+        state.fetched,
+    )
+    for table in tables:
+        for old in [key for key in table if key <= sequence]:
+            del table[old]
+    state.missing = {digest: wanted for digest, wanted in state.missing.items() if wanted > sequence}
+    needed = {slot.pre_prepare.digest for slot in state.slots.values() if slot.pre_prepare is not None}
+    needed |= {slot.prepared.pre_prepare.digest for slot in state.slots.values() if slot.prepared is not None}
+    needed |= {slot.decided for slot in state.slots.values() if slot.decided is not None}
+    state.bodies = {digest: body for digest, body in state.bodies.items() if digest in needed}
+    state.next_sequence = max(state.next_sequence, sequence + 1)

@@ -1,0 +1,128 @@
+"""From the vote log back to a replica that honours every vote it sent.
+
+Law. After a restart a replica is where its own signed statements left it: in the view of its last new-view, or waiting for the view of its
+last view-change; with the same pre-prepare, prepare and commit at every place where it signed one. It sends the identical bytes again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from consensus.block import NULL_BATCH, Certificate
+from consensus.effects import LogRecord
+from consensus.errors import InvariantViolation
+from consensus.messages import (
+    Kind,
+    NewViewMessage,
+    PrePrepareMessage,
+    ViewChangeMessage,
+    VoteMessage,
+    decode_message,
+    decode_new_view_body,
+    decode_view_change_body,
+)
+from consensus.ordering import adopt_reproposal, decode_prepared
+from consensus.state import ReplicaState, Turn
+from consensus.view_change import reproposals
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What a host found on its disk.
+
+    Attributes:
+        executed: height of the last block in the store.
+        certificate: the last one stored, None if there is none yet.
+        headers: hashes of the blocks above it, up to ``executed``.
+        records: the vote log, by (sequence, view, kind).
+    """
+
+    executed: int = 0
+    certificate: Certificate | None = None
+    headers: dict[int, bytes] = field(default_factory=dict)
+    records: tuple[LogRecord, ...] = ()
+
+
+def recover(found: Recovered, me: int) -> ReplicaState:
+    """Return the state of a replica that starts from ``found`` (an empty one for a first start).
+
+    Raises:
+        InvariantViolation: the log holds something that this replica never writes.
+    """
+    state = ReplicaState()
+    state.executed = state.submitted = found.executed
+    state.certificate = found.certificate
+    state.certified = found.certificate.height if found.certificate is not None else 0
+    state.own_headers = {height: value for height, value in found.headers.items() if height > state.certified}
+    _recover_view(state, found.records, me)
+    for record in found.records:
+        if record.sequence > state.certified:
+            _recover_vote(state, record)
+    state.next_sequence = max([state.executed, state.view_start, *state.slots]) + 1
+    return state
+
+
+def _recover_view(state: ReplicaState, records: tuple[LogRecord, ...], me: int) -> None:
+    """Go to the last view that this replica entered or asked for."""
+    for record in records:
+        if record.kind not in (Kind.VIEW_CHANGE, Kind.NEW_VIEW) or record.view < state.view:
+            continue
+        message = decode_message(record.data)
+        if isinstance(message, ViewChangeMessage):
+            state.view, state.changing = record.view, True
+            state.own_view_change = message
+            state.view_changes[me] = (message, decode_view_change_body(message.body))
+        elif isinstance(message, NewViewMessage):
+            state.view, state.changing, state.new_view = record.view, False, message
+            state.view_changes.clear()
+        else:
+            raise InvariantViolation(f"vote log: record of kind {record.kind} holds another message")
+    if state.new_view is None or state.changing:
+        return
+    body = decode_new_view_body(state.new_view.body)
+    state.view_start = reproposals([decode_view_change_body(change.body) for change in body.view_changes])[0]
+    for vote in body.pre_prepares:
+        if vote.sequence > state.certified:
+            state.slot(vote.sequence).pre_prepare = vote
+
+
+def _recover_vote(state: ReplicaState, record: LogRecord) -> None:
+    """Put one logged vote back in its place; of votes of earlier views only bodies and prepared certificates matter."""
+    slot = state.slot(record.sequence)
+    if record.kind == Kind.COMMIT:
+        prepared = decode_prepared(record.data)
+        if slot.prepared is None or slot.prepared.pre_prepare.view < record.view:
+            slot.prepared = prepared.proof
+        if _is_current(state, record):
+            slot.own_commit = prepared.commit
+            slot.commits[prepared.commit.sender] = prepared.commit
+            slot.prepares.update({vote.sender: vote for vote in prepared.proof.prepares})
+        return
+    message = decode_message(record.data)
+    if isinstance(message, PrePrepareMessage):
+        if message.batch != NULL_BATCH:
+            state.bodies[message.vote.digest] = message.batch
+        if _is_current(state, record):
+            slot.pre_prepare = message.vote
+            slot.ready = True
+    elif isinstance(message, VoteMessage) and record.kind == Kind.CHECKPOINT:
+        if record.sequence in state.own_headers:
+            state.own_checkpoints[record.sequence] = message.vote
+            state.checkpoints.setdefault(record.sequence, {})[message.vote.sender] = message.vote
+    elif isinstance(message, VoteMessage) and record.kind == Kind.PREPARE:
+        if _is_current(state, record):
+            slot.own_prepare = message.vote
+            slot.prepares[message.vote.sender] = message.vote
+    else:
+        raise InvariantViolation(f"vote log: record of kind {record.kind} at sequence {record.sequence}")
+
+
+def _is_current(state: ReplicaState, record: LogRecord) -> bool:
+    return record.view == state.view and not state.changing
+
+
+def resume(turn: Turn) -> None:
+    """Ask again for the check of every re-proposal that was accepted but not prepared before the stop."""
+    for _, slot in sorted(turn.state.slots.items()):
+        if slot.pre_prepare is not None and not slot.ready and not turn.state.changing:
+            adopt_reproposal(turn, slot.pre_prepare)

@@ -1,0 +1,230 @@
+"""The PBFT replica: values in, values out.
+
+``effects = replica.step(event, now_ms)``; see :mod:`consensus.effects` for both sides. One task owns a replica; it has no lock, clock,
+socket or file. The rules are in:
+
+| module | section of Castro and Liskov 1999 | rules |
+| --- | --- | --- |
+| :mod:`consensus.ordering` | 4.2 | pre-prepare, prepare, commit, execute in order |
+| :mod:`consensus.checkpoint` | 4.3 | header signatures, certificates, water marks |
+| :mod:`consensus.view_change` | 4.4 | view-change, new-view, re-proposals |
+| :mod:`consensus.catch_up` | 5.2 (of the TOCS paper) | status, retransmission, fetching certified blocks |
+| :mod:`consensus.recovery` | | from the vote log back to the same votes |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from consensus import catch_up, checkpoint, ordering, recovery, view_change
+from consensus.effects import AdoptionFailed, BatchChecked, Effect, Event, Executed, Propose, Received, Waiting
+from consensus.errors import PeerFault, Suspicion
+from consensus.messages import (
+    BatchMessage,
+    BlocksMessage,
+    FetchBatch,
+    FetchBlocks,
+    Kind,
+    Message,
+    NewViewMessage,
+    PrePrepareMessage,
+    StatusMessage,
+    ViewChangeMessage,
+    VoteMessage,
+)
+from consensus.recovery import Recovered
+from consensus.state import ReplicaConfig, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class SlotStatus:
+    """One sequence in flight, and who has voted on it."""
+
+    sequence: int
+    view: int | None
+    ready: bool
+    prepared_by: tuple[int, ...]
+    committed_by: tuple[int, ...]
+    decided: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """Where a replica stands, for people: who is missing, and why nothing commits.
+
+    Attributes:
+        wants_view: validators that asked for the view being entered (empty in normal operation).
+        timer_left_ms: until this replica loses patience with the primary; None while nothing waits.
+        peer_heights: what the others last said they had certified.
+    """
+
+    view: int
+    changing: bool
+    primary: int
+    executed: int
+    certified: int
+    in_flight: tuple[SlotStatus, ...]
+    wants_view: tuple[int, ...]
+    timer_left_ms: int | None
+    peer_heights: dict[int, int]
+    diverged: bool
+
+
+class Replica:
+    """One validator's PBFT state machine on one channel.
+
+    Args:
+        config: keys, thresholds and limits.
+        found: what the host found on its disk.
+    """
+
+    def __init__(self, config: ReplicaConfig, found: Recovered | None = None) -> None:
+        self._config = config
+        self._state = recovery.recover(found or Recovered(), config.index)
+
+    def start(self, now_ms: int) -> list[Effect]:
+        """Return the first effects: tell where we stand, go on with what was begun before a stop."""
+        turn = Turn(self._config, self._state, now_ms)
+        self._state.last_progress_ms = now_ms
+        for sequence in sorted(self._state.own_headers):
+            if sequence not in self._state.own_checkpoints:
+                checkpoint.sign_header(turn, sequence)
+        recovery.resume(turn)
+        if self._state.changing and self._state.own_view_change is not None:
+            turn.broadcast(self._state.own_view_change)
+        catch_up.send_status(turn)
+        return turn.effects
+
+    def step(self, event: Event, now_ms: int) -> list[Effect]:
+        """Take one event; return what the host must do, in this order.
+
+        A message that breaks a rule changes nothing and gives a :class:`consensus.effects.Fault`.
+
+        Raises:
+            InvariantViolation: the host or this replica broke a rule: stop, keep the disk.
+        """
+        turn = Turn(self._config, self._state, now_ms)
+        if self._state.diverged:
+            return turn.effects
+        if isinstance(event, Received):
+            try:
+                self._on_message(turn, event.peer, event.message)
+            except PeerFault as fault:
+                turn.fault(fault.peer, fault.code, fault.detail)
+        elif isinstance(event, Propose):
+            ordering.propose(turn, event.batch)
+        elif isinstance(event, BatchChecked):
+            ordering.on_batch_checked(turn, event.view, event.sequence, event.digest, event.accepted, event.reason)
+        elif isinstance(event, Executed):
+            checkpoint.on_executed(turn, event.sequence, event.header_hash)
+            catch_up.adopt_fetched(turn)
+            ordering.execute_decided(turn)
+        elif isinstance(event, AdoptionFailed):
+            catch_up.on_adoption_failed(turn, event.sequence, event.reason)
+        elif isinstance(event, Waiting):
+            self._state.waiting_since_ms, self._state.overtaken = event.since_ms, event.overtaken
+        self._check_timers(turn)
+        return turn.effects
+
+    def _on_message(self, turn: Turn, peer: int, message: Message) -> None:
+        match message:
+            case PrePrepareMessage():
+                ordering.on_pre_prepare(turn, message)
+            case VoteMessage(vote) if vote.kind in (Kind.PREPARE, Kind.COMMIT):
+                ordering.on_vote(turn, vote)
+            case VoteMessage(vote) if vote.kind == Kind.CHECKPOINT:
+                checkpoint.on_checkpoint(turn, vote)
+            case VoteMessage(vote):
+                raise PeerFault(peer, Suspicion.WRONG_KIND, f"kind {vote.kind} as a plain vote")
+            case ViewChangeMessage():
+                view_change.on_view_change(turn, message)
+            case NewViewMessage():
+                view_change.on_new_view(turn, message)
+            case StatusMessage():
+                catch_up.on_status(turn, message)
+            case FetchBatch(digest):
+                ordering.on_fetch_batch(turn, peer, digest)
+            case BatchMessage(batch):
+                ordering.on_batch(turn, batch)
+            case FetchBlocks():
+                catch_up.on_fetch_blocks(turn, peer, message)
+            case BlocksMessage():
+                catch_up.on_blocks(turn, peer, message)
+
+    def _view_deadline_ms(self) -> int | None:
+        """When patience ends: with the primary while something waits, or with the view change while it lacks its new-view."""
+        state = self._state
+        if state.changing:
+            return state.view_change_deadline_ms
+        if self._is_behind():
+            return None
+        if state.overtaken:
+            return state.last_progress_ms
+        since = state.waiting_since_ms
+        if since is None:
+            if not state.batch_in_flight:
+                return None
+            since = state.last_progress_ms
+        return max(since, state.last_progress_ms) + view_change.timeout_ms(Turn(self._config, state, 0))
+
+    def _is_behind(self) -> bool:
+        """Whether at least one honest replica is ahead: then it is this one that must catch up, not the primary that is slow."""
+        heights = sorted((peer.certified for peer in self._state.peers.values()), reverse=True)
+        weak = self._config.quorums.weak
+        return len(heights) >= weak and heights[weak - 1] > self._state.executed
+
+    def _check_timers(self, turn: Turn) -> None:
+        deadline = self._view_deadline_ms()
+        if deadline is not None and turn.now_ms >= deadline:
+            view_change.start_view_change(turn, self._state.view + 1)
+        if turn.now_ms >= self._state.next_status_ms:
+            catch_up.send_status(turn)
+
+    @property
+    def next_deadline_ms(self) -> int:
+        """When a :class:`consensus.effects.Tick` is due at the latest."""
+        deadline = self._view_deadline_ms()
+        status = self._state.next_status_ms
+        return status if deadline is None else min(deadline, status)
+
+    @property
+    def can_propose(self) -> bool:
+        """Whether the host may give a :class:`consensus.effects.Propose` now."""
+        state, config = self._state, self._config
+        if state.diverged or state.changing or config.primary(state.view) != config.index:
+            return False
+        open_sequences = state.next_sequence - 1 - state.executed
+        return open_sequences < config.max_in_flight and state.next_sequence <= state.certified + config.window
+
+    @property
+    def in_flight(self) -> int:
+        """How many sequences are proposed and not executed."""
+        return max(0, self._state.next_sequence - 1 - self._state.executed)
+
+    def status(self, now_ms: int) -> ReplicaStatus:
+        """Return where this replica stands."""
+        state = self._state
+        deadline = self._view_deadline_ms()
+        slots = tuple(
+            SlotStatus(
+                slot.sequence,
+                slot.pre_prepare.view if slot.pre_prepare is not None else None,
+                slot.ready,
+                tuple(sorted(slot.prepares)),
+                tuple(sorted(slot.commits)),
+                slot.decided is not None,
+            )
+            for _, slot in sorted(state.slots.items())
+        )
+        return ReplicaStatus(
+            view=state.view,
+            changing=state.changing,
+            primary=self._config.primary(state.view),
+            executed=state.executed,
+            certified=state.certified,
+            in_flight=slots,
+            wants_view=tuple(sorted(peer for peer, entry in state.view_changes.items() if entry[0].vote.view == state.view)),
+            timer_left_ms=None if deadline is None else max(0, deadline - now_ms),
+            peer_heights={index: peer.certified for index, peer in sorted(state.peers.items())},
+            diverged=state.diverged,
+        )
