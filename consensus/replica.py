@@ -197,6 +197,11 @@ class Replica:
         return open_sequences < config.max_in_flight and state.next_sequence <= state.certified + config.window
 
     @property
+    def view(self) -> int:
+        """The current view, or the one being entered."""
+        return self._state.view
+
+    @property
     def in_flight(self) -> int:
         """How many sequences are proposed and not executed."""
         return max(0, self._state.next_sequence - 1 - self._state.executed)

@@ -266,6 +266,4 @@ class VirtualCluster:
 
     def everybody_has(self, batches: list[bytes]) -> bool:
         heights = {len(host.disk.blocks) for host in self.hosts}
-        return len(heights) == 1 and all(
-            host.up and set(batches) <= {batch for _, batch in host.disk.blocks} for host in self.hosts
-        )
+        return len(heights) == 1 and all(host.up and set(batches) <= {batch for _, batch in host.disk.blocks} for host in self.hosts)
