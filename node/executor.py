@@ -1,0 +1,155 @@
+"""The executor: makes blocks out of decided batches, one after the other, and makes each durable.
+
+Law. A block is executed on the committed state, written with its receipts, index and state in one synced batch, and only then
+announced to the replica. A block from a peer is executed in the same way, and must give exactly the certified header: a block whose
+content does not fit its header is the peer's fault, a result that differs is ours (:class:`InvariantViolation`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor as Threads
+
+from consensus.application import Application, FinalizedBlock
+from consensus.block import (
+    NO_PROPOSER,
+    NULL_BATCH,
+    Block,
+    CertifiedBlock,
+    Header,
+    batch_digest,
+    block_time_ms,
+    decode_batch,
+    decode_block,
+    make_header,
+)
+from consensus.codec import encode
+from consensus.effects import Adopt, AdoptionFailed, Execute, Executed
+from consensus.errors import DecodeError, InvariantViolation
+from consensus.merkle import merkle_root
+from consensus.transaction import Transaction, decode_transaction, signature_is_valid
+from node.block_store import ChannelStore
+from node.metrics import ChannelMetrics
+from node.proposals import ProposalDesk
+
+
+class Executor:
+    """Executes blocks of one channel in order.
+
+    Args:
+        application, store, desk: of the channel.
+        threads: where signatures are checked and the disk is waited for.
+        done: takes the answer to the replica.
+        committed: told of every new block: header, its transactions, all that its batch named, what executing gave.
+        metrics: of the channel.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        store: ChannelStore,
+        desk: ProposalDesk,
+        threads: Threads,
+        done: Callable[[Executed | AdoptionFailed], None],
+        committed: Callable[[Header, Sequence[Transaction], Sequence[Transaction], FinalizedBlock], None],
+        metrics: ChannelMetrics,
+    ) -> None:
+        self._application = application
+        self._store = store
+        self._desk = desk
+        self._threads = threads
+        self._done = done
+        self._committed = committed
+        self._metrics = metrics
+        self._queue: asyncio.Queue[Execute | Adopt] = asyncio.Queue()
+
+    def put(self, effect: Execute | Adopt) -> None:
+        """Queue a block."""
+        self._queue.put_nowait(effect)
+
+    async def run(self) -> None:
+        """Execute until cancelled.
+
+        Raises:
+            InvariantViolation: out of order, or another result than the certified one.
+            StoreError: the disk refused the block.
+        """
+        while True:
+            effect = await self._queue.get()
+            if isinstance(effect, Execute):
+                await self._execute(effect.sequence, effect.batch)
+            else:
+                await self._adopt(effect.sequence, effect.block)
+
+    def _head(self, sequence: int) -> Header:
+        head = self._store.head()
+        if head is None or sequence != head.height + 1:
+            raise InvariantViolation(f"block {sequence} is to be executed on block {None if head is None else head.height}")
+        return head
+
+    async def _execute(self, sequence: int, batch: bytes) -> None:
+        named = await self._desk.transactions_of(batch)
+        head = self._head(sequence)
+        block, finalized = self._finalize(head, batch, named)
+        await self._write(block, finalized, [named[position] for position in finalized.included], named)
+
+    def _finalize(self, head: Header, batch: bytes, named: Sequence[Transaction]) -> tuple[Block, FinalizedBlock]:
+        time_ms = block_time_ms(head, batch)
+        proposer = NO_PROPOSER if batch == NULL_BATCH else decode_batch(batch).proposer
+        with self._metrics.block_execution.time():
+            finalized = self._application.finalize_block(head.height + 1, time_ms, proposer, named)
+        included = [named[position] for position in finalized.included]
+        ids = [transaction.id for transaction in included]
+        header = make_header(head, batch, ids, finalized.receipts, finalized.tree.root, time_ms)
+        return Block(header, batch, tuple(transaction.raw for transaction in included), finalized.receipts), finalized
+
+    async def _adopt(self, sequence: int, certified: CertifiedBlock) -> None:
+        head = self._head(sequence)
+        loop = asyncio.get_running_loop()
+        try:
+            block = decode_block(certified.block)
+            transactions = [decode_transaction(raw) for raw in block.transactions]
+        except DecodeError as error:
+            self._done(AdoptionFailed(sequence, str(error)))
+            return
+        reason = _objection(head, block, transactions, certified)
+        if reason is None and not await loop.run_in_executor(self._threads, _all_signed, transactions):
+            reason = "a transaction has a bad signature"
+        if reason is not None:
+            self._done(AdoptionFailed(sequence, reason))
+            return
+        own, finalized = self._finalize(head, block.batch, transactions)
+        if own.header != block.header:
+            raise InvariantViolation(f"block {sequence}: own result {own.header} differs from the certified {block.header}")
+        await self._write(block, finalized, transactions, transactions)
+
+    async def _write(self, block: Block, finalized: FinalizedBlock, included: Sequence[Transaction], named: Sequence[Transaction]) -> None:
+        spent = [transaction.id for transaction in named]
+        loop = asyncio.get_running_loop()
+        with self._metrics.block_store.time():
+            await loop.run_in_executor(self._threads, lambda: self._store.append(block, finalized, spent, publish=False))
+        self._store.state.publish(finalized.writes)
+        self._application.commit()
+        self._committed(block.header, included, named, finalized)
+        self._done(Executed(block.header.height, block.header.hash))
+
+
+def _objection(head: Header, block: Block, transactions: Sequence[Transaction], certified: CertifiedBlock) -> str | None:
+    """Tell what in a peer's block does not fit its certified header; None if everything does."""
+    header = block.header
+    if header.hash != certified.certificate.header_hash or encode(block) != certified.block:
+        return "the header is not the certified one"
+    if header.previous_hash != head.hash:
+        return "it does not follow this replica's head"
+    if header.batch_digest != batch_digest(block.batch):
+        return "the batch is not the one of the header"
+    if header.transactions_root != merkle_root([transaction.id for transaction in transactions]):
+        return "the transactions are not the ones of the header"
+    if header.receipts_root != merkle_root(block.receipts):
+        return "the receipts are not the ones of the header"
+    return None
+
+
+def _all_signed(transactions: Sequence[Transaction]) -> bool:
+    return all(signature_is_valid(transaction) for transaction in transactions)

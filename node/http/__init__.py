@@ -1,0 +1,1 @@
+"""The HTTP API of a node: route table, handlers, answers and errors. ``node.http_api`` serves it."""

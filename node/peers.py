@@ -1,0 +1,101 @@
+"""The door between one channel and the other validators: frames in, frames out."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from consensus.errors import DecodeError, PeerFault, Suspicion
+from consensus.messages import Message, decode_message
+from consensus.transaction import Transaction
+from node.framing import Frame, FrameKind, decode_items, items_frame
+from node.transport import PeerLinks
+
+MAX_SERVED_TRANSACTIONS = 1_000
+
+
+class PeerUser(Protocol):
+    """Who uses the door."""
+
+    async def take_message(self, peer: int, message: Message) -> None:
+        """Take a consensus message; waits while there is no room."""
+
+    async def take_transactions(self, raws: Sequence[bytes]) -> None:
+        """Take shared transactions; waits while there is no room."""
+
+    def find_transaction(self, transaction_id: bytes) -> Transaction | None:
+        """Return a transaction that a peer asks for."""
+
+    def peer_fault(self, fault: PeerFault) -> None:
+        """Count a broken rule."""
+
+
+class PeerDoor:
+    """Sends and takes the frames of one channel.
+
+    Args:
+        channel: its name.
+        user: who gets what comes in.
+    """
+
+    def __init__(self, channel: str, user: PeerUser) -> None:
+        self._channel = channel
+        self._user = user
+        self._links: PeerLinks | None = None
+
+    def open(self, links: PeerLinks) -> None:
+        """Start to send over these links; before that, everything said is lost (as any message may be)."""
+        self._links = links
+
+    @property
+    def links(self) -> PeerLinks | None:
+        """The links, once opened."""
+        return self._links
+
+    async def on_frame(self, peer: int, frame: Frame) -> None:
+        """Take one frame from a validator's link; a bad one is counted and changes nothing."""
+        take: dict[int, Callable[[int, bytes], Awaitable[None]]] = {
+            FrameKind.CONSENSUS: self._on_message,
+            FrameKind.TRANSACTIONS: self._on_transactions,
+            FrameKind.FETCH_TRANSACTIONS: self._on_fetch,
+        }
+        try:
+            if frame.channel != self._channel or frame.kind not in take:
+                raise DecodeError("frame", f"kind {frame.kind} for channel {frame.channel}")
+            await take[frame.kind](peer, frame.body)
+        except DecodeError as error:
+            self._user.peer_fault(PeerFault(peer, Suspicion.MALFORMED, str(error)))
+
+    async def _on_message(self, peer: int, body: bytes) -> None:
+        await self._user.take_message(peer, decode_message(body))
+
+    async def _on_transactions(self, _: int, body: bytes) -> None:
+        await self._user.take_transactions(decode_items(body))
+
+    async def _on_fetch(self, peer: int, body: bytes) -> None:
+        wanted = decode_items(body)[:MAX_SERVED_TRANSACTIONS]
+        found = [transaction.raw for one in wanted if (transaction := self._user.find_transaction(one)) is not None]
+        if found:
+            self._send(peer, items_frame(self._channel, FrameKind.TRANSACTIONS, found))
+
+    def send_message(self, peer: int | None, body: bytes) -> None:
+        """Send an encoded consensus message to one validator (None: to all)."""
+        self._send(peer, Frame(self._channel, int(FrameKind.CONSENSUS), body))
+
+    def share(self, raws: Sequence[bytes]) -> None:
+        """Give raw transactions to all validators."""
+        if raws:
+            self._send(None, items_frame(self._channel, FrameKind.TRANSACTIONS, raws))
+
+    def ask(self, peer: int | None, ids: Sequence[bytes]) -> None:
+        """Ask one validator (None: all) for transactions."""
+        if ids:
+            self._send(peer, items_frame(self._channel, FrameKind.FETCH_TRANSACTIONS, ids))
+
+    def _send(self, peer: int | None, frame: Frame) -> None:
+        if self._links is None:
+            return
+        if peer is None:
+            self._links.broadcast(frame)
+        else:
+            self._links.send(peer, frame)

@@ -1,0 +1,87 @@
+"""Tells subscribers what is final: blocks, what happened in them, and receipts for meters.
+
+Law. Nothing is announced before its block is certified: what a subscriber sees can be proven and never goes away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from consensus.application import FinalizedBlock
+from consensus.block import NO_PROPOSER, Header
+from consensus.codec import encode
+from consensus.proofs import TransactionProof
+from consensus.transaction import Transaction
+from contracts.genesis import Genesis
+from contracts.topics import ReceiptNotice
+from node.block_store import ChannelStore
+from node.event_hub import EventHub
+from node.metrics import ChannelMetrics
+
+MAX_UNCERTIFIED = 4_096
+FindProof = Callable[[bytes], TransactionProof | None]
+
+
+class Publisher:
+    """Holds what executed blocks did until their certificates are there.
+
+    Args:
+        events: where to publish.
+        store: of the channel.
+        genesis: names meters and validators.
+        metrics: of the channel.
+
+    Attributes:
+        send_receipt: set by whoever has a broker: takes a meter's id and an encoded ``ReceiptNotice``.
+    """
+
+    def __init__(self, events: EventHub, store: ChannelStore, genesis: Genesis, metrics: ChannelMetrics) -> None:
+        self._events = events
+        self._store = store
+        self._validators = [validator.name for validator in genesis.validators]
+        self._meters = frozenset(meter.meter for meter in genesis.meters)
+        self._metrics = metrics
+        self._held: dict[int, tuple[Header, tuple[object, ...], list[tuple[str, bytes]]]] = {}
+        self.send_receipt: Callable[[str, bytes], None] | None = None
+
+    def executed(self, header: Header, included: Sequence[Transaction], finalized: FinalizedBlock) -> None:
+        """Note an executed block."""
+        self._metrics.blocks.inc()
+        self._metrics.transactions_executed.inc(len(included))
+        self._metrics.height.set(header.height)
+        readings = [(one.body.sender, one.id) for one in included if one.body.sender in self._meters]
+        self._held[header.height] = (header, finalized.events, readings)
+        while len(self._held) > MAX_UNCERTIFIED:
+            del self._held[next(iter(self._held))]
+
+    def certified(self, height: int, find_proof: FindProof | None) -> None:
+        """Announce a block that is final now.
+
+        Args:
+            find_proof: given on the node that proposed the block: it sends the meters their receipts.
+        """
+        held = self._held.pop(height, None)
+        if held is None:
+            return
+        header, events, readings = held
+        if find_proof is not None and self.send_receipt is not None:
+            for meter, transaction_id in readings:
+                proof = find_proof(transaction_id)
+                if proof is not None:
+                    self.send_receipt(meter, encode(ReceiptNotice(transaction_id, proof)))
+        if self._events.subscribers:
+            for event in events:
+                fields = msgspec.to_builtins(event)
+                self._events.publish(fields["event"], {**fields, "height": height})
+        self._events.publish(
+            "block",
+            {
+                "height": height,
+                "hash": header.hash.hex(),
+                "time_ms": header.time_ms,
+                "transactions": header.transaction_count,
+                "proposer": self._validators[header.proposer] if header.proposer != NO_PROPOSER else "",
+            },
+        )

@@ -1,0 +1,153 @@
+"""What the replica's effects mean on this node: disk, blocks, certificates, metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from consensus.application import Application
+from consensus.block import CertifiedBlock
+from consensus.codec import encode
+from consensus.effects import (
+    Adopt,
+    Certified,
+    CheckBatch,
+    Diverged,
+    Evidence,
+    Execute,
+    Fault,
+    LogRecord,
+    ServeBlocks,
+    ViewEntered,
+    Waiting,
+)
+from consensus.mempool import Mempool
+from consensus.messages import BlocksMessage
+from consensus.replica import Replica
+from node.block_store import ChannelStore
+from node.clock import Clock
+from node.metrics import ChannelMetrics
+from node.proposals import ProposalDesk
+from node.vote_log import VoteLog
+
+log = structlog.get_logger("gridpact.replica")
+MAX_SERVED_BYTES = 8 * 1024 * 1024
+MAX_EVIDENCE = 1_000
+PATIENCE_FACTOR = 4
+"""A transaction counts as overtaken when one that came so many view time-outs later was executed before it."""
+
+
+class ReplicaHost:
+    """Performs the effects of one replica (:class:`node.driver.Host`).
+
+    Args:
+        store, votes, mempool, desk, application, clock, metrics: of the channel.
+        view_timeout_ms: first patience with a primary.
+        run_block: queues a block for execution.
+        send: sends an encoded message to one validator.
+        announce: told of every certified height.
+    """
+
+    def __init__(
+        self,
+        store: ChannelStore,
+        votes: VoteLog,
+        mempool: Mempool,
+        desk: ProposalDesk,
+        application: Application,
+        clock: Clock,
+        metrics: ChannelMetrics,
+        view_timeout_ms: int,
+        run_block: Callable[[Execute | Adopt], None],
+        send: Callable[[int | None, bytes], None],
+        announce: Callable[[int], None],
+    ) -> None:
+        self.evidence: list[Evidence] = []
+        self.run_block = run_block
+        self._store = store
+        self._votes = votes
+        self._mempool = mempool
+        self._desk = desk
+        self._application = application
+        self._clock = clock
+        self._metrics = metrics
+        self._patience_ms = PATIENCE_FACTOR * view_timeout_ms
+        self._send = send
+        self._announce = announce
+        self._deadline_seen_ms: int | None = None
+
+    def waiting(self) -> Waiting:
+        """Return what the primary should have ordered: the oldest waiting transaction, or a due deadline."""
+        since_ms, overtaken = self._mempool.waiting(self._patience_ms)
+        deadline_ms = self._application.next_deadline_ms()
+        if deadline_ms is None or deadline_ms > self._clock.now_ms():
+            self._deadline_seen_ms = None
+        elif self._deadline_seen_ms is None:
+            self._deadline_seen_ms = self._clock.monotonic_ms()
+        times = [one for one in (since_ms, self._deadline_seen_ms) if one is not None]
+        return Waiting(min(times, default=None), overtaken)
+
+    def make_batch(self, replica: Replica) -> bytes | None:
+        """Return the next proposal."""
+        return self._desk.make_batch(replica.view, replica.in_flight)
+
+    def proposed(self, sequence: int, batch: bytes) -> None:
+        """Note an own proposal."""
+        self._desk.proposed(sequence, batch)
+
+    def check_batch(self, effect: CheckBatch) -> None:
+        """Check a proposal of another validator, or find the bodies of a re-proposal."""
+        self._desk.check(effect)
+
+    def bodies_of(self, records: Sequence[LogRecord]) -> list[tuple[int, bytes, tuple[bytes, ...]]]:
+        """Return the transactions that must become durable with these records."""
+        return [
+            (record.sequence, record.batch_digest, self._desk.raws_of(record.batch_digest)) for record in records if record.batch_digest
+        ]
+
+    def certified(self, effect: Certified) -> None:
+        """Store a certificate; tell subscribers that the block is final."""
+        height = effect.certificate.height
+        self._store.put_certificate(effect.certificate)
+        self._votes.truncate(effect.truncate, effect.view)
+        self._desk.certified(height)
+        self._metrics.certified_height.set(height)
+        self._announce(height)
+
+    def serve_blocks(self, effect: ServeBlocks) -> None:
+        """Send certified blocks to a peer that lags, as many as fit into one message."""
+        blocks: list[CertifiedBlock] = []
+        size = 0
+        for height in range(effect.first, effect.last + 1):
+            raw, certificate = self._store.encoded_block(height), self._store.certificate(height)
+            if raw is None or certificate is None or (blocks and size + len(raw) > MAX_SERVED_BYTES):
+                break
+            blocks.append(CertifiedBlock(raw, certificate))
+            size += len(raw)
+        if blocks:
+            self._send(effect.peer, encode(BlocksMessage(tuple(blocks))))
+
+    def view_entered(self, effect: ViewEntered) -> None:
+        """Note a new view."""
+        self._desk.view_entered()
+        self._metrics.view.set(effect.view)
+        self._metrics.view_changes.inc()
+        log.info("entered view", view=effect.view, primary=effect.primary, after_sequence=effect.sequence)
+
+    def saw_fault(self, effect: Fault) -> None:
+        """Count a peer's fault."""
+        self._metrics.peer_fault(effect.fault.code)
+        log.warning("peer fault", peer=effect.fault.peer, code=effect.fault.code.name, detail=str(effect.fault))
+
+    def saw_evidence(self, effect: Evidence) -> None:
+        """Keep proof of double signing."""
+        self._metrics.evidence.inc()
+        if len(self.evidence) < MAX_EVIDENCE:
+            self.evidence.append(effect)
+        log.error("validator signed two different votes", validator=effect.first.sender, sequence=effect.first.sequence)
+
+    def diverged(self, effect: Diverged) -> None:
+        """Say loudly that this node is wrong; the driver stops the channel."""
+        self._metrics.diverged.set(1)
+        log.critical("diverged", height=effect.sequence, own=effect.own.hex(), certified=effect.certified.hex())

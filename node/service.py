@@ -1,0 +1,171 @@
+"""One node process: opens its disk, wires channel, links, API and meter feed, and runs until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import ssl
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+from typing import cast
+
+import structlog
+
+from consensus.errors import InputError, InvariantViolation
+from contracts.genesis import Genesis
+from contracts.topics import BrokerAddress
+from node.block_store import ChannelStore
+from node.channel import Channel
+from node.clock import Clock, RealClock, ReplayClock
+from node.config import MqttConfig, NodeConfig, load_genesis
+from node.http.service import ChannelService
+from node.http_api import HttpApi
+from node.keys import load_tls, read_password, read_signer
+from node.meter_feed import BrokerSettings, MeterFeed
+from node.metrics import NodeMetrics
+from node.transport import PeerAddress, PeerLinks
+from node.vote_log import VoteLog
+
+log = structlog.get_logger("gridpact.node")
+THREADS = 4
+GAUGES_S = 1.0
+
+
+class NodeFailedError(InvariantViolation):
+    """The node stopped by itself: its disk is kept as it is for inspection."""
+
+
+async def run_node(config: NodeConfig, stop: asyncio.Event) -> None:
+    """Run one data-centre node until ``stop`` is set.
+
+    Raises:
+        InputError: configuration, genesis or keys do not fit together, or an address is taken.
+        StoreError: a database cannot be opened.
+        NodeFailedError: an invariant broke while it ran.
+    """
+    genesis = load_genesis(config)
+    signer = read_signer(config.validator_key)
+    index = [validator.name for validator in genesis.validators].index(config.name)
+    if genesis.validators[index].public_key != signer.public_key.hex():
+        raise InputError(f"{config.path}: validator_key", f"is not the key that genesis has for {config.name}")
+    clock: Clock = ReplayClock(config.clock_file) if config.clock_file is not None else RealClock()
+    metrics = NodeMetrics()
+    threads = ThreadPoolExecutor(THREADS, thread_name_prefix="worker")
+    store = ChannelStore.open(config.blocks_folder(genesis.channel))
+    try:
+        votes = VoteLog.open(config.votes_folder(genesis.channel))
+        try:
+            channel = Channel(genesis, index, signer, store, votes, clock, threads, metrics.channel(genesis.channel))
+            await _serve(config, genesis, channel, metrics, stop)
+        finally:
+            threads.shutdown(wait=True)
+            votes.close()
+    finally:
+        store.close()
+
+
+async def _serve(config: NodeConfig, genesis: Genesis, channel: Channel, metrics: NodeMetrics, stop: asyncio.Event) -> None:
+    """Open the doors, run the channel, close the doors in the opposite order."""
+    links = PeerLinks(
+        index=channel.index,
+        listen=(config.listen.host, config.listen.port),
+        peers=_peers(config, genesis, channel.index),
+        tls=load_tls(config.tls.certificate, config.tls.key, config.tls.authority),
+        on_frame=channel.door.on_frame,
+    )
+    api = HttpApi([cast(ChannelService, channel)], metrics, host=config.http.host, port=config.http.port, version=_version())
+    feed = _make_feed(config, channel)
+    async with contextlib.AsyncExitStack() as doors:
+        await links.start()
+        doors.push_async_callback(links.stop)
+        await api.start()
+        doors.push_async_callback(api.stop)
+        if feed is not None:
+            channel.publisher.send_receipt = feed.publish_receipt
+            await feed.start()
+            doors.push_async_callback(feed.stop)
+        gc.collect()
+        gc.freeze()
+        log.info("node started", node=config.name, height=channel.status()["height"], http=api.url)
+        await _until_stopped(channel, links, feed, metrics, stop)
+    log.info("node stopped", node=config.name, height=channel.status()["height"])
+
+
+async def _until_stopped(channel: Channel, links: PeerLinks, feed: MeterFeed | None, metrics: NodeMetrics, stop: asyncio.Event) -> None:
+    work = [
+        asyncio.create_task(channel.run(links), name="channel"),
+        asyncio.create_task(_watch(links, feed, metrics), name="gauges"),
+    ]
+    if feed is not None:
+        work.append(asyncio.create_task(feed.wait(), name="feed"))
+    stopped = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await asyncio.wait([stopped, *work], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (stopped, *work):
+            task.cancel()
+        await asyncio.wait([stopped, *work])
+    failures = [error for task in work if not task.cancelled() and (error := task.exception()) is not None]
+    if failures:
+        reasons = "; ".join(_reasons(failures))
+        log.critical("node failed", reasons=reasons, exc_info=failures[0])
+        raise NodeFailedError(reasons)
+
+
+def _reasons(failures: list[BaseException]) -> list[str]:
+    found: list[str] = []
+    for failure in failures:
+        if isinstance(failure, BaseExceptionGroup):
+            found += _reasons(list(failure.exceptions))
+        else:
+            found.append(f"{type(failure).__name__}: {failure}")
+    return found
+
+
+async def _watch(links: PeerLinks, feed: MeterFeed | None, metrics: NodeMetrics) -> None:
+    """Copy the state of the connections into the metrics."""
+    dropped: dict[str, int] = {}
+    while True:
+        for link in links.status():
+            metrics.peer_connected.labels(link.name).set(link.connected)
+            metrics.peer_dropped_frames.labels(link.name).inc(link.dropped - dropped.get(link.name, 0))
+            dropped[link.name] = link.dropped
+        if feed is not None:
+            metrics.mqtt_connected.set(feed.status().connected)
+        await asyncio.sleep(GAUGES_S)
+
+
+def _peers(config: NodeConfig, genesis: Genesis, own: int) -> dict[int, PeerAddress]:
+    places = config.peers
+    return {
+        index: PeerAddress(validator.name, places[validator.name].host, places[validator.name].port)
+        for index, validator in enumerate(genesis.validators)
+        if index != own
+    }
+
+
+def _make_feed(config: NodeConfig, channel: Channel) -> MeterFeed | None:
+    if config.mqtt is None:
+        return None
+    return MeterFeed(
+        channel=channel.name,
+        node=config.name,
+        broker=_broker(config.mqtt),
+        submit=channel.submit,
+        find_proof=channel.transaction_proof,
+        on_count=None,
+    )
+
+
+def _broker(mqtt: MqttConfig) -> BrokerSettings:
+    password = read_password(mqtt.password_file) if mqtt.password_file is not None else ""
+    context = ssl.create_default_context(cafile=str(mqtt.ca_file) if mqtt.ca_file is not None else None) if mqtt.tls else None
+    return BrokerSettings(BrokerAddress(mqtt.host, mqtt.port, mqtt.tls), mqtt.username, password, context)
+
+
+def _version() -> str:
+    try:
+        return version("gridpact")
+    except PackageNotFoundError:
+        return "0"

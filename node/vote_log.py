@@ -1,0 +1,142 @@
+"""The vote log: what this replica signed, durable before it is sent. A LevelDB database of its own.
+
+Keys sort by sequence number, view and kind (big endian). Beside the votes stand the transaction bodies of batches that this replica
+prepared, so that it can serve and execute them after a restart.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from consensus.codec import Decoder, encode
+from consensus.effects import LogRecord
+from consensus.errors import DecodeError, InvariantViolation
+from node.key_value import Database, StoreDamagedError, StoreError, Write, open_database
+
+VOTES_FOLDER = "votes"
+"""Name of this database's folder inside a channel's folder."""
+FORMAT = b"GridPact votes 1"
+FORMAT_KEY, RECORD_PREFIX, BODIES_PREFIX = b"m/format", b"r/", b"b/"
+RECORD_KEY = struct.Struct(">QQB")
+SEQUENCE = struct.Struct(">Q")
+
+decode_record = Decoder(LogRecord, "vote log record", 64 * 1024 * 1024)
+decode_raws: Decoder[tuple[bytes, ...]] = Decoder(tuple[bytes, ...], "bodies of a batch", 64 * 1024 * 1024)
+
+
+class VoteLog:
+    """The vote log of one channel; make it with :meth:`open`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._truncated = 0
+
+    @classmethod
+    def open(cls, path: Path) -> VoteLog:
+        """Open the log in the folder ``path``; an empty one is made if there is none.
+
+        Raises:
+            StoreError: another process has it open, it is damaged, or it is no vote log of this version.
+        """
+        database = open_database(path, write_buffer_bytes=8 << 20, cache_bytes=4 << 20)
+        try:
+            written = database.get(FORMAT_KEY)
+            if written is None:
+                if next(database.scan(b""), None) is not None:
+                    raise StoreDamagedError(path, "holds entries but no format mark")
+                database.write([(FORMAT_KEY, FORMAT)], sync=True)
+            elif written != FORMAT:
+                raise StoreError(path, f"has the format {written!r}, this program knows {FORMAT!r}")
+        except StoreError:
+            database.close()
+            raise
+        return cls(database)
+
+    def close(self) -> None:
+        """Close the database; a second time does nothing."""
+        self._database.close()
+
+    @property
+    def path(self) -> Path:
+        """Folder of the database."""
+        return self._database.path
+
+    def append(self, records: Sequence[LogRecord], bodies: Sequence[tuple[int, bytes, tuple[bytes, ...]]] = ()) -> None:
+        """Write records and bodies in one synced batch: they are on disk when this returns.
+
+        Args:
+            records: a later one with the same (sequence, view, kind) replaces an earlier one.
+            bodies: sequence, batch digest and raw transactions of batches.
+
+        Raises:
+            InvariantViolation: a number does not fit into its key (this replica never signs such a vote).
+            StoreError: nothing was written.
+        """
+        try:
+            writes: list[Write] = [(record_key(record), encode(record)) for record in records]
+            writes.extend((BODIES_PREFIX + SEQUENCE.pack(sequence) + digest, encode(raws)) for sequence, digest, raws in bodies)
+        except struct.error as error:
+            raise InvariantViolation(f"{self.path}: {error}") from error
+        self._database.write(writes, sync=True)
+        sequences = [record.sequence for record in records] + [sequence for sequence, _, _ in bodies]
+        self._truncated = min([self._truncated, *(sequence - 1 for sequence in sequences if sequence)])
+
+    def truncate(self, sequence: int, view: int) -> None:
+        """Delete what no longer matters, without waiting for the disk.
+
+        Args:
+            sequence: records and bodies up to this sequence number go.
+            view: records without a sequence number (view-change, new-view) of earlier views go.
+        """
+        doomed: list[Write] = []
+        for key, _ in self._database.scan(RECORD_PREFIX + SEQUENCE.pack(0)):
+            if RECORD_KEY.unpack(key[len(RECORD_PREFIX) :])[1] >= view:
+                break
+            doomed.append((key, None))
+        after = SEQUENCE.pack(self._truncated + 1)
+        for prefix in (RECORD_PREFIX, BODIES_PREFIX):
+            for key, _ in self._database.scan(prefix, start=after):
+                if SEQUENCE.unpack_from(key, len(prefix))[0] > sequence:
+                    break
+                doomed.append((key, None))
+        if doomed:
+            self._database.write(doomed, sync=False)
+        self._truncated = max(self._truncated, sequence)
+
+    def records(self) -> list[LogRecord]:
+        """Return all records by (sequence, view, kind).
+
+        Raises:
+            StoreError: one does not decode, or stands at the wrong place.
+        """
+        result = []
+        for key, value in self._database.scan(RECORD_PREFIX):
+            try:
+                record = decode_record(value)
+            except DecodeError as error:
+                raise StoreDamagedError(self.path, str(error)) from error
+            if record_key(record) != key:
+                raise StoreDamagedError(self.path, f"record of sequence {record.sequence}, view {record.view} stands at the wrong key")
+            result.append(record)
+        return result
+
+    def bodies(self) -> Iterator[tuple[int, bytes, tuple[bytes, ...]]]:
+        """Yield sequence, batch digest and raw transactions of every batch kept.
+
+        Raises:
+            StoreError: one does not decode.
+        """
+        cut = len(BODIES_PREFIX)
+        for key, value in self._database.scan(BODIES_PREFIX):
+            try:
+                raws = decode_raws(value)
+            except DecodeError as error:
+                raise StoreDamagedError(self.path, str(error)) from error
+            yield SEQUENCE.unpack_from(key, cut)[0], key[cut + SEQUENCE.size :], raws
+
+
+def record_key(record: LogRecord) -> bytes:
+    """Return where a record stands in the database."""
+    return RECORD_PREFIX + RECORD_KEY.pack(record.sequence, record.view, record.kind)

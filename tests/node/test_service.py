@@ -1,0 +1,75 @@
+"""Whole nodes: what one accepts, all execute; restarts and a dead primary lose nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from consensus.transaction import decode_transaction
+from node.client import Executed, GridPactClient
+from tests.node.running_cluster import RunningCluster
+
+
+async def execute(client: GridPactClient, raw: bytes, timeout_s: float = 20.0) -> Executed:
+    await client.submit(raw)
+    return await client.wait_receipt(decode_transaction(raw).id, timeout_s)
+
+
+def heights_agree(statuses: list[dict[str, object]], nodes: int = 4) -> bool:
+    return len(statuses) == nodes and len({(one["certified"], one["head_hash"], one["state_root"]) for one in statuses}) == 1
+
+
+async def test_a_transfer_sent_to_any_node_is_executed_and_proven_on_all(tmp_path: Path) -> None:
+    async with RunningCluster(tmp_path / "home") as cluster:
+        raws = [cluster.transfer(nonce) for nonce in range(1, 9)]
+        for number, raw in enumerate(raws):
+            async with cluster.client(number % 4) as client:
+                receipt = await execute(client, raw)
+                assert receipt.receipt.code == "OK"
+        await cluster.until(heights_agree)
+        for index in range(4):
+            async with cluster.client(index) as client:
+                bob = await client.account("bob")
+                assert bob is not None and bob.balance_micro == 1_000_000_000 + 8_000
+
+
+async def test_the_cluster_goes_on_without_its_primary_and_takes_it_back(tmp_path: Path) -> None:
+    async with RunningCluster(tmp_path / "home") as cluster:
+        async with cluster.client(1) as client:
+            await execute(client, cluster.transfer(1))
+            await cluster.stop(0)
+            receipt = await execute(client, cluster.transfer(2), timeout_s=30)
+            assert receipt.receipt.code == "OK"
+        cluster.start(0)
+        statuses = await cluster.until(heights_agree)
+        assert all(one["view"] == statuses[0]["view"] for one in statuses) and statuses[0]["view"] != 0
+
+
+async def test_everything_stops_and_starts_again_where_it_was(tmp_path: Path) -> None:
+    async with RunningCluster(tmp_path / "home") as cluster:
+        async with cluster.client(2) as client:
+            for nonce in range(1, 6):
+                await execute(client, cluster.transfer(nonce))
+        before = await cluster.until(heights_agree)
+        for index in range(4):
+            await cluster.stop(index)
+        for index in range(4):
+            cluster.start(index)
+        after = await cluster.until(heights_agree)
+        assert after[0]["head_hash"] == before[0]["head_hash"]
+        async with cluster.client(3) as client:
+            assert (await execute(client, cluster.transfer(6))).receipt.code == "OK"
+
+
+async def test_the_same_transaction_sent_everywhere_at_once_executes_once(tmp_path: Path) -> None:
+    async with RunningCluster(tmp_path / "home") as cluster:
+        raw = cluster.transfer(1)
+        clients = [cluster.client(index) for index in range(4)]
+        results = await asyncio.gather(*(client.submit(raw) for client in clients for _ in range(5)))
+        assert set(results) == {decode_transaction(raw).id.hex()}
+        await clients[0].wait_receipt(decode_transaction(raw).id)
+        await cluster.until(heights_agree)
+        alice = await clients[1].account("alice")
+        assert alice is not None and alice.balance_micro == 1_000_000_000 - 1_000
+        for client in clients:
+            await client.close()
