@@ -17,7 +17,7 @@ MAX_AMOUNT_MICRO = 10**15
 MAX_COUNTER_WH = 10**12
 MAX_TIME_MS = 2**53
 
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$(?!\n)")]
 """Id of an account, meter, node, chain or channel."""
 TransactionId = Annotated[bytes, Meta(min_length=32, max_length=32)]
 EnergyWh = Annotated[int, Meta(ge=0, le=MAX_ENERGY_WH)]

@@ -99,7 +99,19 @@ class MeterMissing(Event, frozen=True, tag="meter-missing"):
 
 
 class Billed(Event, frozen=True, tag="billed"):
-    """The bill of one account for one period (fields of the interface document, plus what was metered)."""
+    """The bill of one account for one period.
+
+    Money is signed so that ``net_micro`` of all bills of a period, the grid company's and the fee receiver's included, sum to zero; so do
+    their savings.
+
+    Fields:
+        import_wh, export_wh: metered.
+        bought_wh, sold_wh: performed in trades with others.
+        grid_bought_wh, grid_sold_wh: from and to the grid. The grid's own bill mirrors them: what it bought from all, sold to all.
+        paid_micro, earned_micro: for energy, with members and with the grid.
+        penalty_micro, fee_micro: paid; negative if received.
+        saving_micro: how much better off than if all metered energy had been traded with the grid, penalties and fees included.
+    """
 
     account: str
     period: int
@@ -114,6 +126,34 @@ class Billed(Event, frozen=True, tag="billed"):
     penalty_micro: int
     fee_micro: int
     saving_micro: int
+
+    @property
+    def net_micro(self) -> int:
+        """What the period changed on the account; over all bills of a period it sums to zero."""
+        return self.earned_micro - self.paid_micro - self.penalty_micro - self.fee_micro
+
+
+class Defaulted(Event, frozen=True, tag="defaulted"):
+    """A party fell short of a trade by more than the tolerance; ``kind`` is under-delivery or under-take.
+
+    The penalty may be 0: the common part of two shortfalls harms nobody.
+    """
+
+    account: str
+    period: int
+    trade: int
+    kind: str
+    contracted_wh: int
+    performed_wh: int
+    penalty_micro: int
+
+
+class DebtRecorded(Event, frozen=True, tag="debt-recorded"):
+    """A settlement left an account owing money, beyond its deposits and its free balance."""
+
+    account: str
+    period: int
+    debt_micro: int
 
 
 class PeriodSettled(Event, frozen=True, tag="period-settled"):
@@ -138,6 +178,8 @@ AnyEvent = (
     | PeriodCleared
     | MeterMissing
     | Billed
+    | Defaulted
+    | DebtRecorded
     | PeriodSettled
 )
 

@@ -16,11 +16,13 @@ from consensus.messages import Domain, ValidatorSet
 from consensus.quorum import quorums
 from contracts.calls import CounterWh, Name, Price, TimeMs
 
-PublicKey = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+PublicKey = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 Role = Literal["consumer", "prosumer", "generator", "grid", "operator", "data-centre"]
 Ppm = Annotated[int, Meta(ge=0, le=1_000_000)]
 PositiveMs = Annotated[int, Meta(gt=0, le=366 * 86_400_000)]
 NaturalMs = Annotated[int, Meta(ge=0, le=366 * 86_400_000)]
+MAX_OPEN_PERIODS = 1_000
+MAX_MONEY_MICRO = 10**18
 GRID = "GRID"
 OPERATOR = "OPERATOR"
 
@@ -84,7 +86,7 @@ class MarketRules(_Part, frozen=True):
         price_cap_micro_per_kwh: highest quote.
         fee_ppm: of the performed notional, from each side, to the proposer's account.
         fine_ppm, tolerance_ppm: of the default rule.
-        max_orders_per_period: bound of the book.
+        max_orders_per_period, max_orders_per_account: bounds of the book, and of one account's part in it (withdrawn orders count).
     """
 
     period_ms: PositiveMs
@@ -99,6 +101,7 @@ class MarketRules(_Part, frozen=True):
     fine_ppm: Ppm = 100_000
     tolerance_ppm: Ppm = 50_000
     max_orders_per_period: Annotated[int, Meta(gt=0, le=1_000_000)] = 10_000
+    max_orders_per_account: Annotated[int, Meta(gt=0, le=1_000_000)] = 1_000
 
 
 class ConsensusRules(_Part, frozen=True):
@@ -190,6 +193,8 @@ def check_genesis(genesis: Genesis, name: str = "genesis") -> None:
         if validator.account not in known:
             raise InputError(f"{name}: validators: {validator.name}", f"account {validator.account} is no participant")
     for meter in genesis.meters:
+        if meter.account == GRID:
+            raise InputError(f"{name}: meters: {meter.meter}", f"{GRID} is the other side of all meters and has none")
         if meter.account not in known:
             raise InputError(f"{name}: meters: {meter.meter}", f"account {meter.account} is no participant")
     for role, account in (("grid", GRID), ("operator", OPERATOR)):
@@ -199,6 +204,10 @@ def check_genesis(genesis: Genesis, name: str = "genesis") -> None:
     market = genesis.market
     if market.gate_closure_before_ms >= market.open_before_ms:
         raise InputError(f"{name}: market: gate_closure_before_ms", "the gate closes before it opens")
+    if market.open_before_ms > MAX_OPEN_PERIODS * market.period_ms:
+        raise InputError(f"{name}: market: open_before_ms", f"more than {MAX_OPEN_PERIODS} periods would be open at once")
+    if sum(participant.balance_micro for participant in genesis.participants) > MAX_MONEY_MICRO:
+        raise InputError(f"{name}: participants: balance_micro", f"together more than {MAX_MONEY_MICRO}")
     if market.first_period * market.period_ms < genesis.time_ms:
         raise InputError(f"{name}: market: first_period", "starts before the genesis time")
 

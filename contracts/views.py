@@ -15,13 +15,14 @@ class View(msgspec.Struct, frozen=True):
 
 
 class AccountView(View, frozen=True):
-    """One account: what is free, what orders hold back, what it owes, and the lowest nonce certain to be unused."""
+    """One account: what is free (negative: owed), what orders hold back, the lowest nonce certain to be unused, and what a member owes."""
 
     account: str
     role: str
     balance_micro: int
     locked_micro: int
     next_nonce: int
+    debt_micro: int = 0
 
 
 class OrderView(View, frozen=True):
@@ -81,13 +82,14 @@ class BillsView(View, frozen=True):
 
 
 class CreditView(View, frozen=True):
-    """How well an account delivered what it sold and took what it bought: moving score and event counts."""
+    """How well an account delivered what it sold and took what it bought: moving score and event counts; how often it could not pay."""
 
     account: str
     score_ppm: int
     periods: int
     under_deliveries: int
     under_takes: int
+    debts: int = 0
 
 
 class LedgerTotals(View, frozen=True):

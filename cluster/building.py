@@ -1,0 +1,248 @@
+"""Makes the home of a new local cluster, whole or not at all."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from cluster.broker import BrokerUser, new_password, write_access_files
+from cluster.planning import (
+    CURRENCY,
+    DEFAULT_NODES,
+    DEFAULT_SPEED,
+    EMBEDDED,
+    GRID_BALANCE_MICRO,
+    HOUSEHOLD_BALANCE_MICRO,
+    LedgerPlan,
+    Wishes,
+    plan_ledger,
+    read_household_data,
+)
+from cluster.ports import HOST, free_ports
+from cluster.topology import BROKER_FOLDER, CLOCK_FILE, BrokerPlace, Household, NodePlace, Topology, read_file, write_topology
+from consensus.errors import InputError
+from contracts.genesis import GRID, OPERATOR, Meter, Participant
+from meters.dataset import Dataset
+from node.clock import ReplayTime, wall_ms, write_replay_time
+from node.keys import create_signer
+from node.provisioning import NODES_FOLDER, ClusterPlan, NodePlan, provision
+
+CHANNEL = "main"
+KEYS_FOLDER, METERS_FOLDER, HISTORY_FILE = "keys", "meters", "history.json"
+BROKER_CA_FILE = "broker-ca.crt"
+MAX_HISTORY_MS = 14 * 24 * 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class HostPlace:
+    """Where one node of a cluster lives: its name and addresses."""
+
+    name: str
+    account: str
+    host: str
+    port: int
+    http_host: str
+    http_port: int
+    listen_host: str = ""
+
+    @property
+    def http_url(self) -> str:
+        """Where clients reach it."""
+        return f"http://{self.http_host}:{self.http_port}"
+
+
+def create_home(home: Path, wishes: Wishes) -> Topology:
+    """Make a new cluster for one machine under ``home``, which must not exist or be empty.
+
+    Raises:
+        InputError: something is there, the data or a wish does not fit, or the folder cannot be written.
+    """
+    _check_place(home)
+    plan = plan_ledger(wishes)
+    free = free_ports()
+    count = wishes.nodes if wishes.nodes is not None else DEFAULT_NODES
+    places = tuple(HostPlace(f"node-{number}", f"dc-{number}", HOST, next(free), HOST, next(free)) for number in range(1, count + 1))
+    broker_url = wishes.broker if wishes.broker not in (None, EMBEDDED) else f"mqtt://{HOST}:{next(free)}"
+    return _build(home, wishes, plan, places, broker_url or "", replay=True)
+
+
+def _check_place(home: Path) -> None:
+    if home.exists() and (not home.is_dir() or any(home.iterdir())):
+        raise InputError(f"--home {home}", "exists and holds no cluster; name another folder")
+
+
+def _build(home: Path, wishes: Wishes, plan: LedgerPlan, places: tuple[HostPlace, ...], broker_url: str, *, replay: bool) -> Topology:
+    """Write everything into a folder beside ``home`` and move it there."""
+    try:
+        home.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f"{home.name}.new-", dir=home.absolute().parent) as work:
+            folder = Path(work) / "home"
+            folder.mkdir(mode=0o700)
+            topology = _write(folder, wishes, plan, places, broker_url, replay=replay)
+            if home.exists():
+                home.rmdir()
+            folder.rename(home)
+    except OSError as error:
+        raise InputError(f"--home {home}", f"{error.filename or ''} {error.strerror or error}".strip().lower()) from error
+    return msgspec.structs.replace(topology, home=str(home))
+
+
+def _write(folder: Path, wishes: Wishes, plan: LedgerPlan, places: tuple[HostPlace, ...], broker_url: str, *, replay: bool) -> Topology:
+    """Write keys, genesis, nodes, broker files, the clock and the topology into ``folder``."""
+    embedded = wishes.broker in (None, EMBEDDED)
+    passwords = _passwords(wishes, plan, places)
+    for name in (KEYS_FOLDER, METERS_FOLDER, "logs", "run"):
+        (folder / name).mkdir(mode=0o700)
+    participants, meters = _write_keys(folder, plan)
+    cluster = ClusterPlan(
+        chain_id=f"gridpact-{secrets.token_hex(4)}",
+        channel=CHANNEL,
+        currency=CURRENCY,
+        time_ms=plan.genesis_ms,
+        nodes=tuple(_node_plan(place, passwords) for place in places),
+        participants=participants,
+        meters=meters,
+        tariff=plan.tariff,
+        market=plan.market,
+        consensus=plan.consensus,
+        mqtt_url=broker_url,
+        mqtt_ca=read_file(wishes.broker_ca) if wishes.broker_ca is not None else b"",
+        clock_file=f"../../{CLOCK_FILE}" if replay else "",
+    )
+    provision(folder, cluster)
+    if embedded:
+        users = [BrokerUser(place.name, passwords[place.name], "node") for place in places]
+        users += [BrokerUser(household.meter, passwords[household.meter], "meter") for household in plan.households]
+        write_access_files(folder / BROKER_FOLDER, CHANNEL, users)
+    if wishes.broker_ca is not None:
+        shutil.copyfile(wishes.broker_ca, folder / BROKER_CA_FILE)
+    _write_histories(folder, plan, read_household_data(wishes))
+    broker = BrokerPlace(broker_url, embedded, passwords, BROKER_CA_FILE if wishes.broker_ca is not None else "")
+    topology = _topology(folder, cluster.chain_id, wishes, plan, places, broker, replay=replay)
+    if replay:
+        write_replay_time(topology.clock_file, ReplayTime(plan.genesis_ms, wall_ms(), topology.speed, True))
+    write_topology(topology)
+    return topology
+
+
+def _node_plan(place: HostPlace, passwords: dict[str, str]) -> NodePlan:
+    password = passwords.get(place.name, "")
+    return NodePlan(
+        name=place.name,
+        account=place.account,
+        host=place.host,
+        port=place.port,
+        http_host=place.listen_host or place.http_host,
+        http_port=place.http_port,
+        listen_host=place.listen_host,
+        mqtt_username=place.name if password else "",
+        mqtt_password=password,
+    )
+
+
+def _passwords(wishes: Wishes, plan: LedgerPlan, places: tuple[HostPlace, ...]) -> dict[str, str]:
+    """Return the password of every node and meter at the broker: new ones for the embedded broker, those of a file for another."""
+    names = [place.name for place in places] + [household.meter for household in plan.households]
+    if wishes.broker in (None, EMBEDDED):
+        return {name: new_password() for name in names}
+    if wishes.broker_users is None:
+        return {}
+    given = read_users(wishes.broker_users)
+    for name in names:
+        if name not in given:
+            raise InputError(str(wishes.broker_users), f"has no line for {name}")
+    return {name: given[name] for name in names}
+
+
+def read_users(path: Path) -> dict[str, str]:
+    """Read a file of ``NAME:PASSWORD`` lines.
+
+    Raises:
+        InputError: it cannot be read, or a line does not fit.
+    """
+    try:
+        lines = read_file(path).decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(str(path), "is not UTF-8 text") from error
+    users: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        name, colon, password = line.strip().partition(":")
+        if not line.strip() or line.startswith("#"):
+            continue
+        if not colon or not name or not password:
+            raise InputError(f"{path}: line {number}", "is not NAME:PASSWORD")
+        if name in users:
+            raise InputError(f"{path}: line {number}", f"{name} occurs twice")
+        users[name] = password
+    return users
+
+
+def _write_keys(folder: Path, plan: LedgerPlan) -> tuple[tuple[Participant, ...], tuple[Meter, ...]]:
+    """Make the keys of accounts and meters; return the participants and meters of the genesis."""
+
+    def account_key(account: str) -> str:
+        return create_signer(folder / KEYS_FOLDER / f"{account}.key").public_key.hex()
+
+    participants = [
+        Participant(GRID, "grid", account_key(GRID), GRID_BALANCE_MICRO),
+        Participant(OPERATOR, "operator", account_key(OPERATOR), 0),
+    ]
+    meters = []
+    for home in plan.households:
+        participants.append(Participant(home.account, home.role, account_key(home.account), HOUSEHOLD_BALANCE_MICRO))
+        place = folder / METERS_FOLDER / home.meter
+        place.mkdir(mode=0o700)
+        key = create_signer(place / "key").public_key.hex()
+        meters.append(Meter(home.meter, home.account, key, home.fuse_w, home.import_wh, home.export_wh))
+    return tuple(participants), tuple(meters)
+
+
+def _write_histories(folder: Path, plan: LedgerPlan, dataset: Dataset) -> None:
+    """Write each household's own records: counters at every period boundary before the chain's start, as far as the data go back."""
+    period_ms = plan.market.period_ms
+    first_ms = max(dataset.start_ms, plan.genesis_ms - plan.offset_ms - MAX_HISTORY_MS)
+    first_ms = -(-first_ms // period_ms) * period_ms
+    for home in plan.households:
+        times = range(first_ms, plan.genesis_ms - plan.offset_ms + 1, period_ms)
+        records = [{"time_ms": time_ms + plan.offset_ms, **dataset.counters_at(home.meter, time_ms)._asdict()} for time_ms in times]
+        (folder / METERS_FOLDER / home.meter / HISTORY_FILE).write_bytes(msgspec.json.encode(records))
+
+
+def _topology(
+    folder: Path,
+    chain_id: str,
+    wishes: Wishes,
+    plan: LedgerPlan,
+    places: tuple[HostPlace, ...],
+    broker: BrokerPlace,
+    *,
+    replay: bool,
+) -> Topology:
+    return Topology(
+        version=1,
+        chain_id=chain_id,
+        channel=CHANNEL,
+        market=wishes.market or "auction",
+        data=plan.data_name,
+        data_digest=plan.data_digest,
+        interpolated=plan.interpolated,
+        offset_ms=plan.offset_ms,
+        start_ms=plan.start_ms,
+        period_ms=plan.market.period_ms,
+        speed=(wishes.speed or DEFAULT_SPEED) if replay else 1.0,
+        clock="replay" if replay else "real",
+        nodes=tuple(
+            NodePlace(place.name, f"{NODES_FOLDER}/{place.name}", place.host, place.port, place.http_url, place.account) for place in places
+        ),
+        broker=broker,
+        households=tuple(
+            Household(home.account, home.meter, f"{KEYS_FOLDER}/{home.account}.key", f"{METERS_FOLDER}/{home.meter}/key", home.meter)
+            for home in plan.households
+        ),
+        home=str(folder),
+    )

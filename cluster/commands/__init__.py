@@ -1,0 +1,1 @@
+"""The commands of ``gridpact``, one module each, imported only when called."""

@@ -1,0 +1,174 @@
+"""Draws a running cluster in the terminal: nodes, meters, the running market, the last bills. Only draws; asks nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from cluster.snapshot import NodeState, Snapshot, saving_of
+from contracts.events import Billed
+from contracts.views import MarketView
+
+MAX_BILLS = 20
+_STATE_STYLE = {"healthy": "green", "starting": "yellow", "stopped": "red", "not reachable": "yellow", "no quorum": "yellow"}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What does not change while a cluster runs.
+
+    Attributes:
+        currency: of all prices.
+        members: accounts with a meter, whose bills are shown.
+        hints: lines under the display: what to do next.
+        notice: what to know about the data, "" for nothing.
+    """
+
+    currency: str
+    members: frozenset[str]
+    period_ms: int
+    dashboard: str
+    hints: tuple[str, ...]
+    notice: str = ""
+
+
+def chain_time(time_ms: int, layout: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """Return chain time for people: the data's local time."""
+    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime(layout)
+
+
+def span(market: MarketView) -> str:
+    """Return when a period is delivered."""
+    return f"{chain_time(market.start_ms, '%d %b %H:%M')}-{chain_time(market.end_ms, '%H:%M')}"
+
+
+def kwh(energy_wh: int) -> str:
+    """Return energy for people."""
+    return f"{energy_wh / 1000:.3f} kWh"
+
+
+def money(amount_micro: int, digits: int = 4) -> str:
+    """Return an amount for people, without the currency."""
+    return f"{amount_micro / 1e6:.{digits}f}"
+
+
+def draw(snapshot: Snapshot, setting: Setting, notes: Sequence[str] = ()) -> RenderableType:
+    """Return the whole display; ``notes`` are the last things that happened."""
+    head = Text.assemble(
+        ("GridPact", "bold"),
+        f"   chain time {chain_time(snapshot.chain_ms)}   {snapshot.speed:g} times real time   ",
+        (setting.dashboard, "cyan"),
+    )
+    parts: list[RenderableType] = [head]
+    if setting.notice:
+        parts.append(Text(setting.notice, style="dim"))
+    parts += [_nodes(snapshot.nodes), _meters(snapshot), _market(snapshot, setting)]
+    if snapshot.settled is not None:
+        parts.append(_bills(snapshot.settled, snapshot.bills, setting))
+    parts += [Text(note, style="yellow") for note in notes]
+    parts += [Text(hint, style="dim") for hint in setting.hints]
+    return Group(*parts)
+
+
+def _nodes(nodes: Sequence[NodeState]) -> Table:
+    table = Table(expand=False, pad_edge=False, box=None, header_style="dim")
+    for name in ("node", "state", "height", "view", "primary", "peers", "waiting", "head"):
+        table.add_column(name, justify="right" if name in {"height", "view", "peers", "waiting"} else "left")
+    for node in nodes:
+        state = node.state if not node.reason or node.healthy else f"{node.state}: {node.reason}"
+        table.add_row(
+            node.name,
+            Text(state, style=_STATE_STYLE.get(node.state, "red")),
+            str(node.height),
+            str(node.view),
+            node.primary,
+            f"{node.peers}/{len(nodes) - 1}",
+            str(node.pending),
+            node.head_hash[:12],
+        )
+    return table
+
+
+def _meters(snapshot: Snapshot) -> Text:
+    counts = snapshot.meters
+    refused = f", {counts.refused} refused" if counts.refused else ""
+    return Text(
+        f"meters {counts.connected} of {counts.meters} connected   readings: {counts.published} published, "
+        f"{counts.proven} proven on the chain, {counts.pending} on their way{refused}"
+    )
+
+
+def _market(snapshot: Snapshot, setting: Setting) -> RenderableType:
+    lines = []
+    if snapshot.trading is not None:
+        lines.append(f"trading     {trading_line(snapshot.trading, snapshot.chain_ms, snapshot.speed)}")
+    if snapshot.delivering is not None:
+        lines.append(f"delivering  {delivering_line(snapshot.delivering, setting.currency)}")
+        left_s = max(0, snapshot.delivering.end_ms - snapshot.chain_ms) / 1000 / snapshot.speed
+        lines.append(f"            ends in {left_s:.0f} s")
+    if not lines:
+        lines.append("no period runs yet")
+    return Panel(Text("\n".join(lines)), title="market", title_align="left", expand=False)
+
+
+def trading_line(market: MarketView, chain_ms: int, speed: float) -> str:
+    """Return one line about the period that takes orders."""
+    left_s = (market.gate_closure_ms - chain_ms) / 1000 / speed
+    gate = f"gate closes in {left_s:.0f} s" if left_s > 0 else "gate closed"
+    return f"{span(market)}   {_count(market.order_count, 'order')}   {gate}"
+
+
+def delivering_line(market: MarketView, currency: str) -> str:
+    """Return one line about a period that was cleared: what was matched, and the mean price beside the grid's."""
+    grid = f"grid sells at {money(market.grid_buy_micro_per_kwh)}, buys at {money(market.grid_sell_micro_per_kwh)}"
+    orders = _count(market.order_count, "order")
+    if not market.trade_count:
+        return f"{span(market)}   {orders}, nothing matched   ({grid} {currency}/kWh)"
+    mean = money(market.mean_price_micro_per_kwh)
+    trades = _count(market.trade_count, "trade")
+    return f"{span(market)}   {orders}, {trades}, {kwh(market.energy_wh)} matched at {mean} {currency}/kWh on average ({grid})"
+
+
+def settled_line(market: MarketView, bills: tuple[Billed, ...], setting: Setting) -> str:
+    """Return one line about a settled period: energy traded and with the grid, and the saving."""
+    mine = [bill for bill in bills if bill.account in setting.members]
+    traded_wh = sum(bill.bought_wh for bill in mine)
+    grid_wh = sum(bill.grid_bought_wh + bill.grid_sold_wh for bill in mine)
+    return f"{span(market)}   {kwh(traded_wh)} traded, {kwh(grid_wh)} with the grid, {saving_text(bills, setting)}"
+
+
+def saving_text(bills: tuple[Billed, ...], setting: Setting) -> str:
+    """Return the members' saving against trading everything with the grid."""
+    saving = saving_of(bills, setting.members)
+    share = f" ({saving.saving_micro / abs(saving.grid_only_micro):.1%})" if saving.grid_only_micro else ""
+    return f"members saved {money(saving.saving_micro)} {setting.currency}{share} against trading with the grid alone"
+
+
+def _bills(settled: MarketView, bills: tuple[Billed, ...], setting: Setting) -> RenderableType:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("account")
+    for name in ("bought", "sold", "from grid", "to grid", "paid", "earned", "saving"):
+        table.add_column(name, justify="right")
+    mine = [bill for bill in bills if bill.account in setting.members]
+    for bill in mine[:MAX_BILLS]:
+        energies = (bill.bought_wh, bill.sold_wh, bill.grid_bought_wh, bill.grid_sold_wh)
+        amounts = (bill.paid_micro + bill.penalty_micro + bill.fee_micro, bill.earned_micro)
+        saving = Text(money(bill.saving_micro), style="green" if bill.saving_micro > 0 else "")
+        table.add_row(bill.account, *(str(energy_wh) for energy_wh in energies), *(money(amount) for amount in amounts), saving)
+    rest = len(mine) - MAX_BILLS
+    parts: list[RenderableType] = [table]
+    if rest > 0:
+        parts.append(Text(f"and {rest} more", style="dim"))
+    parts.append(Text(saving_text(bills, setting)))
+    title = f"bills of {span(settled)} (Wh, {setting.currency})"
+    return Panel(Group(*parts), title=title, title_align="left", expand=False)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -1,0 +1,196 @@
+"""A cluster for one experiment: own node processes with real TLS and real stores in a temporary folder, no broker, no meters, no market.
+
+Its genesis holds only test accounts and test meters. Periods are long and begin in hours, so that nothing clears or settles while
+it runs, and the balances of the test accounts are moved by transfers alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+import aiohttp
+import msgspec
+
+from cluster.building import free_ports
+from cluster.options import RunError
+from cluster.processes import Child, Supervisor, command_line
+from cluster.workload import Actors
+from consensus.crypto import SEED_BYTES, Ed25519Signer
+from contracts.genesis import GRID, OPERATOR, ConsensusRules, Genesis, MarketRules, Participant, Tariff
+from node.clock import wall_ms
+from node.provisioning import NODES_FOLDER, ClusterPlan, NodePlan, provision
+
+HOST = "127.0.0.1"
+HOUR_MS = 3_600_000
+START_TIMEOUT_S = 60.0
+POLL_S = 0.05
+GRID_BALANCE_MICRO = 10**15
+MAX_NODES, MIN_NODES = 7, 4
+
+
+class Lab:
+    """Node processes that an experiment may start, kill, pause and restart. Use it with ``async with``: it starts them and cleans up.
+
+    Args:
+        nodes: how many, 4 to 7.
+        actors: test senders of the genesis.
+        keep: folder to use and keep; None: a temporary one that is removed.
+
+    Attributes:
+        genesis: of the lab's chain.
+        names, urls: of the nodes, by validator index.
+    """
+
+    def __init__(self, nodes: int, actors: Actors, keep: Path | None = None) -> None:
+        self._folder = keep if keep is not None else Path(tempfile.mkdtemp(prefix="gridpact-lab-"))
+        self._kept = keep is not None
+        ports = list(itertools.islice(free_ports(), 2 * nodes))
+        plans = tuple(
+            NodePlan(f"node-{number + 1}", f"dc-{number + 1}", HOST, ports[2 * number], HOST, ports[2 * number + 1])
+            for number in range(nodes)
+        )
+        self.genesis: Genesis = provision(self._folder, lab_plan(plans, actors))
+        self.names = tuple(plan.name for plan in plans)
+        self.urls = tuple(f"http://{plan.http_host}:{plan.http_port}" for plan in plans)
+        for name in ("logs", "run"):
+            (self._folder / name).mkdir()
+        self._processes = Supervisor(self._folder / "logs", self._folder / "run")
+
+    async def __aenter__(self) -> Lab:
+        try:
+            for index in range(len(self.names)):
+                self.start(index)
+            await self.wait_healthy(range(len(self.names)))
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
+        for index in range(len(self.names)):
+            self.resume(index)
+        await asyncio.to_thread(self._processes.stop)
+        if not self._kept:
+            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    # ------------------------------------------------------------------------------------------------------- processes
+
+    def start(self, index: int) -> None:
+        """Start a node that does not run."""
+        self._processes.start(
+            self.names[index], command_line("node", "run", "--home", str(self._folder / NODES_FOLDER / self.names[index]))
+        )
+
+    def kill(self, index: int) -> None:
+        """Kill a node at once (signal 9) and wait until its process is gone."""
+        child = self._child(index)
+        child.process.kill()
+        child.process.wait()
+
+    def pause(self, index: int) -> None:
+        """Stop a node's process where it is."""
+        self._signal(index, signal.SIGSTOP)
+
+    def resume(self, index: int) -> None:
+        """Let a paused process go on."""
+        self._signal(index, signal.SIGCONT)
+
+    def pid(self, index: int) -> int:
+        """Return the process id of a node."""
+        return self._child(index).process.pid
+
+    def _child(self, index: int) -> Child:
+        return self._processes.children[self.names[index]]
+
+    def _signal(self, index: int, number: signal.Signals) -> None:
+        child = self._processes.children.get(self.names[index])
+        if child is not None and child.process.poll() is None:
+            child.process.send_signal(number)
+
+    def check_running(self, index: int) -> None:
+        """Check that a node's process still runs.
+
+        Raises:
+            RunError: it ended; with its last words.
+        """
+        child = self._child(index)
+        if child.process.poll() is not None:
+            words = self._processes.last_words(self.names[index])
+            raise RunError(f"{self.names[index]} ended with status {child.process.returncode}: {words}")
+
+    # ---------------------------------------------------------------------------------------------------------- health
+
+    async def wait_healthy(self, indices: range | list[int], timeout_s: float = START_TIMEOUT_S) -> None:
+        """Wait until these nodes say that they are fit to serve.
+
+        Raises:
+            RunError: one ended, or they are not in time.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        left = list(indices)
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2.0)) as session:
+            while left:
+                for index in left:
+                    self.check_running(index)
+                if loop.time() > deadline:
+                    raise RunError(f"{', '.join(self.names[index] for index in left)} not healthy after {timeout_s:g} s")
+                fit = [await _is_healthy(session, self.urls[index]) for index in left]
+                left = [index for index, healthy in zip(left, fit, strict=True) if not healthy]
+                if left:
+                    await asyncio.sleep(POLL_S)
+
+
+async def _is_healthy(session: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with session.get(url + "/healthz") as response:
+            return response.status == 200
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        return False
+
+
+def lab_plan(nodes: tuple[NodePlan, ...], actors: Actors) -> ClusterPlan:
+    """Return the plan of a lab's cluster: real time, the first delivery period at least two hours ahead, its market open already."""
+    now_ms = wall_ms()
+    key = Ed25519Signer(secrets.token_bytes(SEED_BYTES)).public_key.hex()
+    other = Ed25519Signer(secrets.token_bytes(SEED_BYTES)).public_key.hex()
+    return ClusterPlan(
+        chain_id=f"lab-{secrets.token_hex(4)}",
+        channel="main",
+        currency="USD",
+        time_ms=now_ms - 2 * HOUR_MS,
+        nodes=nodes,
+        participants=(
+            Participant(GRID, "grid", key, GRID_BALANCE_MICRO),
+            Participant(OPERATOR, "operator", other, 0),
+            *actors.participants(),
+        ),
+        meters=actors.genesis_meters(),
+        tariff=Tariff((300_000,) * 24, (300_000,) * 24, 80_000),
+        market=lab_market(now_ms),
+        consensus=ConsensusRules(),
+        log_level="warning",
+    )
+
+
+def lab_market(now_ms: int) -> MarketRules:
+    """Return market rules with room for any number of test orders."""
+    rules = MarketRules(
+        period_ms=HOUR_MS,
+        first_period=now_ms // HOUR_MS + 3,
+        open_before_ms=48 * HOUR_MS,
+        gate_closure_before_ms=HOUR_MS // 60,
+        metering_grace_ms=HOUR_MS,
+    )
+    most = {name: 1_000_000 for name in ("max_orders_per_period", "max_orders_per_account") if name in rules.__struct_fields__}
+    return msgspec.structs.replace(rules, **most)

@@ -1,0 +1,113 @@
+"""Options that several commands share, their value types, and how results are written."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from consensus.errors import GridPactError, InputError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
+_DURATION = re.compile(r"^(\d{1,9})(ms|s|m|h)$")
+HOME_VARIABLE = "GRIDPACT_HOME"
+DEFAULT_HOME = ".gridpact"
+
+
+class RunError(GridPactError):
+    """A run that began well did not reach its goal: one line on standard error, exit status 1."""
+
+
+def duration_ms(text: str) -> int:
+    """Return a length of time such as ``15m``, ``30s`` or ``1h`` in ms (a click option's ``type``).
+
+    Raises:
+        click.BadParameter: it is not one.
+    """
+    match = _DURATION.match(text)
+    if match is None or int(match[1]) == 0:
+        raise click.BadParameter(f"{text[:40]!r} is not a duration such as 15m, 30s or 1h")
+    return int(match[1]) * _UNITS_MS[match[2]]
+
+
+def chain_time_ms(text: str) -> int:
+    """Return a time of the data such as ``2016-08-07T12:00`` as chain time: read as UTC, in ms (a click option's ``type``).
+
+    Raises:
+        click.BadParameter: it is not one.
+    """
+    for layout in ("%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d"):
+        try:
+            moment = datetime.strptime(text, layout).replace(tzinfo=UTC)
+        except ValueError:
+            continue
+        return int(moment.timestamp()) * 1000
+    raise click.BadParameter(f"{text[:40]!r} is not a time such as 2016-08-07T12:00")
+
+
+def home_option(command: Command) -> Command:
+    """Add ``--home DIR``: the folder that holds one cluster."""
+    return click.option(
+        "--home",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=DEFAULT_HOME,
+        envvar=HOME_VARIABLE,
+        show_default=True,
+        help="Folder of the cluster.",
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """Add ``--json PATH``: where the result goes as JSON, ``-`` for standard output."""
+    return click.option("--json", "json_path", metavar="PATH", default=None, help="Write the result as JSON; - is standard output.")(
+        command
+    )
+
+
+def write_json(path: str | None, value: object) -> None:
+    """Write ``value`` as indented JSON to a ``--json`` path (None: do nothing). The file is written whole or not at all.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    if path is None:
+        return
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+    if path == "-":
+        sys.stdout.buffer.write(text)
+        sys.stdout.flush()
+        return
+    target = Path(path)
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(text)
+        partial.replace(target)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(f"--json {path}", (error.strerror or str(error)).lower()) from error
+
+
+def check_json_path(path: str | None) -> None:
+    """Refuse a ``--json`` path that cannot be written, before the work starts.
+
+    Raises:
+        InputError: its folder does not exist or is not writable, or it is a folder itself.
+    """
+    if path is None or path == "-":
+        return
+    target = Path(path)
+    if target.is_dir():
+        raise InputError(f"--json {path}", "is a folder")
+    if not target.absolute().parent.is_dir():
+        raise InputError(f"--json {path}", f"there is no folder {target.parent}")
+    if not os.access(target.absolute().parent, os.W_OK):
+        raise InputError(f"--json {path}", "the folder is not writable")

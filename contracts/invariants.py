@@ -1,0 +1,61 @@
+"""What must hold after every block, checked in the size of the block's changes; and in full, for totals and audits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from consensus.errors import InvariantViolation
+from contracts.events import AnyEvent, DebtRecorded
+from contracts.genesis import GRID
+from contracts.ledger import Ledger, present
+from contracts.records import Account, name_key
+
+
+def check_block(ledger: Ledger, events: Sequence[AnyEvent]) -> None:
+    """Check this block's changes: money conserved, deposits covered, nobody in debt but by a settlement.
+
+    Raises:
+        InvariantViolation: names the rule that is broken.
+    """
+    indebted = {name_key(event.account) for event in events if isinstance(event, DebtRecorded)}
+    money = locked = 0
+    for key, old, new in ledger.state.accounts.changed():
+        before, after = present(old, "account before the block"), present(new, "account after the block")
+        money += _worth(after) - _worth(before)
+        locked += after.locked_micro - before.locked_micro
+        if after.locked_micro < 0:
+            raise InvariantViolation(f"account {key.decode()} has {after.locked_micro} micro locked")
+        if after.balance_micro < min(0, before.balance_micro) and key != name_key(GRID) and key not in indebted:
+            raise InvariantViolation(f"account {key.decode()} has {after.balance_micro} micro free without a settlement")
+    if money:
+        raise InvariantViolation(f"the block changes the sum of money by {money} micro")
+    for _, old_position, new_position in ledger.state.positions.changed():
+        locked -= (new_position.locked_micro if new_position else 0) - (old_position.locked_micro if old_position else 0)
+    if locked:
+        raise InvariantViolation(f"deposits and orders differ by {locked} micro")
+
+
+def money_micro(ledger: Ledger) -> int:
+    """Return the sum over all accounts, free and locked."""
+    return sum(_worth(account) for _, account in ledger.state.accounts.scan())
+
+
+def energy_is_balanced(ledger: Ledger) -> bool:
+    """Tell whether all energy that left the registers was billed, as performed trades or with the grid."""
+    progress = ledger.progress
+    imported = exported = 0
+    for _, meter in ledger.state.meters.scan():
+        imported += meter.settled_import_wh - meter.base_import_wh
+        exported += meter.settled_export_wh - meter.base_export_wh
+    return (
+        (imported, exported)
+        == (progress.import_wh, progress.export_wh)
+        == (
+            progress.traded_wh + progress.grid_bought_wh,
+            progress.traded_wh + progress.grid_sold_wh,
+        )
+    )
+
+
+def _worth(account: Account) -> int:
+    return account.balance_micro + account.locked_micro

@@ -1,0 +1,319 @@
+"""The agent of one meter: takes readings on time, keeps them in its outbox, publishes them until the chain has proven each.
+
+Law: QoS 1 is not delivery. The broker's acknowledgement means nothing here; a reading leaves the outbox only when a certificate of the
+chain's validators shows that a block holds it. Until then it is published again and again, with growing pauses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+import aiomqtt
+import msgspec
+
+from consensus.application import OK
+from consensus.errors import GridPactError, InputError
+from consensus.proofs import check_transaction_proof
+from contracts.calls import ClockQuality, SubmitReading
+from contracts.events import decode_receipt
+from contracts.topics import OFFLINE, ONLINE, Purpose, decode_receipt_notice, meter_topic
+from meters.link import BrokerLogin, hold_session
+from meters.outbox import Outbox
+from meters.reading import CounterSource, MeterIdentity, SignedReading, sign_again, sign_reading
+from meters.schedule import due_times_ms, next_due_ms
+
+WINDOW = 200
+"""Most readings published and not yet proven at a time."""
+BURST = 20
+_RECEIPTS_AT_ONCE = 100
+_REFUSED = 0x80
+_FAILURE_PAUSE_MS = 1_000
+_T = TypeVar("_T")
+
+
+class MeterStatus(msgspec.Struct, frozen=True):
+    """One meter as ``status.json`` shows it: readings published, proven, refused and waiting, over the outbox's whole life."""
+
+    meter: str
+    published: int
+    proven: int
+    refused: int
+    pending: int
+    connected: bool
+    failure: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """How a meter works.
+
+    Attributes:
+        interval_ms: chain time between readings; the period length is a multiple of it.
+        first_ms: chain time before which no reading matters.
+        clock: quality of the meter's clock.
+        retry_ms, max_retry_ms: real time after which an unproven reading is published again; doubles each time, up to the maximum.
+    """
+
+    interval_ms: int
+    first_ms: int
+    clock: ClockQuality = "ntp"
+    retry_ms: int = 4_000
+    max_retry_ms: int = 60_000
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A reading in the window: how often it was published, and when it is next (real time, ms)."""
+
+    reading: SignedReading
+    attempts: int = 0
+    next_ms: int = 0
+
+
+@dataclass(slots=True)
+class _Results:
+    """Sequences that the proofs at hand settle."""
+
+    accepted: list[int] = field(default_factory=list)
+    refused: list[int] = field(default_factory=list)
+
+
+class MeterAgent:
+    """One meter.
+
+    Args:
+        identity: its name and key, and the chain.
+        settings: see there.
+        source: its counters.
+        outbox: its readings that are not proven yet.
+        login: its broker.
+        now_ms: chain time.
+        executor: runs what blocks (disk, counters); None for asyncio's own.
+    """
+
+    def __init__(
+        self,
+        identity: MeterIdentity,
+        settings: AgentSettings,
+        source: CounterSource,
+        outbox: Outbox,
+        login: BrokerLogin,
+        now_ms: Callable[[], int],
+        executor: Executor | None = None,
+    ) -> None:
+        self._identity = identity
+        self._settings = settings
+        self._source = source
+        self._outbox = outbox
+        self._login = login
+        self._now_ms = now_ms
+        self._executor = executor
+        self._logger = logging.getLogger("gridpact.meters")
+        self._boot_id = str(uuid.uuid4())
+        self._booted_ms = _monotonic_ms()
+        self._reading_topic = meter_topic(identity.channel, identity.meter, Purpose.READING)
+        self._receipt_topic = meter_topic(identity.channel, identity.meter, Purpose.RECEIPT)
+        self._status_topic = meter_topic(identity.channel, identity.meter, Purpose.STATUS)
+        self._waiting: dict[int, _Waiting] = {}
+        self._aired: set[int] = set()
+        self._loaded = 0
+        self._connected = False
+        self._failure = ""
+        self._blocked_until_ms = 0
+        self._wake = asyncio.Event()
+        self._signing = asyncio.Lock()
+
+    @property
+    def next_due_ms(self) -> int:
+        """Chain time of the next reading."""
+        return next_due_ms(self._outbox.last_time_ms, self._settings.first_ms, self._settings.interval_ms)
+
+    @property
+    def status(self) -> MeterStatus:
+        """Counts and state of the connection; ``failure`` says why no reading could be taken (empty when all is well)."""
+        totals = self._outbox.totals
+        published = totals.proven + totals.refused + len(self._aired)
+        return MeterStatus(self._identity.meter, published, totals.proven, totals.refused, totals.pending, self._connected, self._failure)
+
+    async def take_readings(self) -> int:
+        """Take and store the readings that are due; return how many.
+
+        A failing counter or disk and a full outbox are logged and shown in ``status``; a call from a second later on tries again.
+        """
+        if _monotonic_ms() < self._blocked_until_ms:
+            return 0
+        try:
+            async with self._signing:
+                taken = await self._blocking(self._take)
+        except (GridPactError, OSError) as error:
+            if str(error) != self._failure:
+                self._logger.error("%s: no reading taken: %s", self._identity.meter, error)
+            self._failure = str(error)
+            self._blocked_until_ms = _monotonic_ms() + _FAILURE_PAUSE_MS
+            return 0
+        self._failure = ""
+        if taken:
+            self._wake.set()
+        return taken
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Hold the session with the broker, publish and settle, until ``stop`` is set; then say goodbye.
+
+        Raises:
+            OutboxError: the disk failed while a proof was being recorded.
+        """
+        await hold_session(
+            self._login,
+            f"gridpact-{self._identity.channel}-meter-{self._identity.meter}",
+            aiomqtt.Will(self._status_topic, OFFLINE, qos=1, retain=True),
+            lambda client: self._session(client, stop),
+            stop=stop,
+            logger=self._logger,
+        )
+
+    def _take(self) -> int:
+        now_ms, outbox = self._now_ms(), self._outbox
+        due = due_times_ms(
+            outbox.last_time_ms, self._settings.first_ms, now_ms, self._settings.interval_ms, knows_past=self._source.knows_past
+        )
+        uptime_ms = _monotonic_ms() - self._booted_ms
+        signed = []
+        for place, time_ms in enumerate(due[: max(1, outbox.room)]):
+            import_wh, export_wh = self._source.read(time_ms)
+            reading = SubmitReading(
+                outbox.next_sequence + place, time_ms, import_wh, export_wh, self._settings.clock, self._boot_id, uptime_ms
+            )
+            signed.append(sign_reading(self._identity, reading, outbox.next_nonce + place, now_ms))
+        outbox.append(signed)
+        return len(signed)
+
+    async def _session(self, client: aiomqtt.Client, stop: asyncio.Event) -> None:
+        """Publish and settle on one connection."""
+        for waiting in self._waiting.values():
+            waiting.attempts, waiting.next_ms = 0, 0
+        granted = await client.subscribe(self._receipt_topic, qos=1)
+        if any(code >= _REFUSED if isinstance(code, int) else code.is_failure for code in granted):
+            raise aiomqtt.MqttError(f"the broker refuses the subscription to {self._receipt_topic}")
+        await client.publish(self._status_topic, ONLINE, qos=1, retain=True)
+        self._connected = True
+        tasks = [asyncio.ensure_future(work) for work in (self._publish(client), self._settle(client), stop.wait())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            self._connected = False
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await client.publish(self._status_topic, OFFLINE, qos=1, retain=True)
+
+    async def _publish(self, client: aiomqtt.Client) -> None:
+        """Publish what is due, oldest first, for ever."""
+        while True:
+            self._wake.clear()
+            await self._refill()
+            now_ms = _monotonic_ms()
+            due = [waiting for waiting in self._waiting.values() if waiting.next_ms <= now_ms][:BURST]
+            if not due:
+                await self._sleep(now_ms)
+                continue
+            await self._renew(due)
+            await asyncio.gather(*(client.publish(self._reading_topic, waiting.reading.raw, qos=1) for waiting in due))
+            now_ms = _monotonic_ms()
+            for waiting in due:
+                waiting.next_ms = now_ms + min(self._settings.retry_ms << min(waiting.attempts, 20), self._settings.max_retry_ms)
+                waiting.attempts += 1
+                if waiting.reading.sequence in self._waiting:
+                    self._aired.add(waiting.reading.sequence)
+
+    async def _sleep(self, now_ms: int) -> None:
+        """Wait for a new reading, for room in the window, or for the next time-out."""
+        next_ms = min((waiting.next_ms for waiting in self._waiting.values()), default=now_ms + 3_600_000)
+        try:
+            await asyncio.wait_for(self._wake.wait(), (next_ms - now_ms) / 1000)
+        except TimeoutError:
+            return
+
+    async def _refill(self) -> None:
+        """Load waiting readings from the outbox into the window."""
+        room = WINDOW - len(self._waiting)
+        if room > 0 and self._loaded < self._outbox.totals.taken:
+            for reading in await self._blocking(partial(self._outbox.unproven, self._loaded, room)):
+                self._waiting[reading.sequence] = _Waiting(reading)
+                self._loaded = reading.sequence
+
+    async def _renew(self, due: list[_Waiting]) -> None:
+        """Sign those again that can no longer execute."""
+        now_ms = self._now_ms()
+        expired = [waiting for waiting in due if waiting.reading.valid_until_ms <= now_ms]
+        if not expired:
+            return
+
+        def renew() -> list[SignedReading]:
+            first = self._outbox.next_nonce
+            signed = [sign_again(self._identity, old.reading, first + place, now_ms) for place, old in enumerate(expired)]
+            self._outbox.replace(signed)
+            return signed
+
+        async with self._signing:
+            renewed = await self._blocking(renew)
+        for waiting, reading in zip(expired, renewed, strict=True):
+            waiting.reading = reading
+
+    async def _settle(self, client: aiomqtt.Client) -> None:
+        """Take in proofs, for ever; what has arrived together is recorded together."""
+        while True:
+            messages = [await anext(client.messages)]
+            while len(client.messages) and len(messages) < _RECEIPTS_AT_ONCE:
+                messages.append(await anext(client.messages))
+            results = _Results()
+            for message in messages:
+                if message.topic.value != self._receipt_topic or not isinstance(message.payload, bytes):
+                    continue
+                try:
+                    self._check(message.payload, results)
+                except InputError as error:
+                    self._logger.warning("%s: a receipt is worthless: %s", self._identity.meter, error)
+            settled = [*results.accepted, *results.refused]
+            if settled:
+                await self._blocking(partial(self._outbox.settle, results.accepted, results.refused))
+                for sequence in settled:
+                    self._waiting.pop(sequence, None)
+                    self._aired.discard(sequence)
+                self._wake.set()
+
+    def _check(self, payload: bytes, results: _Results) -> None:
+        """Check one receipt notice; add the reading that it settles to ``results``.
+
+        Raises:
+            InputError: the notice does not decode, or proves nothing.
+        """
+        notice = decode_receipt_notice(payload)
+        sequence = self._outbox.sequence_of(notice.transaction_id)
+        if sequence is None:
+            return
+        check_transaction_proof(self._identity.validators, notice.transaction_id, notice.proof)
+        receipt = decode_receipt(notice.proof.receipt)
+        if receipt.transaction_id != notice.transaction_id:
+            raise InputError("proof: receipt", "is of another transaction")
+        if receipt.code == OK:
+            results.accepted.append(sequence)
+        else:
+            self._logger.error("%s: the chain refuses reading %d: %s %s", self._identity.meter, sequence, receipt.code, receipt.detail)
+            results.refused.append(sequence)
+
+    async def _blocking(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+
+def _monotonic_ms() -> int:
+    return time.monotonic_ns() // 1_000_000

@@ -1,0 +1,213 @@
+"""The values behind the golden bytes, made from fixed seeds. Add cases freely; a changed one breaks every chain that exists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any
+
+from consensus.block import NULL_BATCH, Batch, Block, CertifiedBlock, batch_digest, genesis_header, make_header
+from consensus.codec import encode
+from consensus.crypto import Ed25519Signer
+from consensus.merkle import merkle_root, prove_inclusion
+from consensus.messages import (
+    BatchMessage,
+    BlocksMessage,
+    Domain,
+    FetchBatch,
+    FetchBlocks,
+    Kind,
+    NewViewBody,
+    NewViewMessage,
+    PreparedProof,
+    PrePrepareMessage,
+    StatusBody,
+    StatusMessage,
+    ViewChangeBody,
+    ViewChangeMessage,
+    Vote,
+    VoteMessage,
+    body_digest,
+    make_certificate,
+    sign_vote,
+)
+from consensus.proofs import EntryProof, TransactionProof
+from consensus.state_tree import StateTree
+from consensus.transaction import decode_transaction, sign_transaction
+from contracts.calls import CancelOrder, PlaceOrder, ResetMeter, SubmitReading, Transfer
+from contracts.events import (
+    Billed,
+    MeterMissing,
+    MeterReset,
+    OrderAccepted,
+    OrderCancelled,
+    PeriodCleared,
+    PeriodSettled,
+    ReadingAccepted,
+    ReadingQuarantined,
+    Receipt,
+    Traded,
+    Transferred,
+)
+
+Case = dict[str, Any]
+DOMAIN = Domain("golden", "main", 0)
+CALLS = {
+    "transfer": Transfer("bob", 1_250_000, "for the cable"),
+    "transfer without memo": Transfer("bob", 1),
+    "reading": SubmitReading(41, 1_470_528_900_000, 123_456, 7_890, "ntp", "boot-1", 3_600_000),
+    "order": PlaceOrder(1_633_920, "sell", "pv", 1_200, 150_000, 90_000),
+    "cancel": CancelOrder(sha256(b"an order").digest()),
+    "meter-reset": ResetMeter("meter-B01", 0, 0, "meter replaced"),
+}
+EVENTS = (
+    Transferred("alice", "bob", 5),
+    ReadingAccepted("meter-B01", 41, 1_633_920, 123_456, 7_890),
+    ReadingQuarantined("meter-B01", 42, "COUNTER_FELL"),
+    MeterReset("meter-B01", 0, 0, "meter replaced"),
+    OrderAccepted("ab" * 32, "B01", 1_633_920, "sell", "pv", 1_200, 150_000),
+    OrderCancelled("ab" * 32, "B01", 1_633_920),
+    Traded(1_633_920, 0, "B02", "B01", "cd" * 32, "ab" * 32, "pv", 1_200, 149_999, 2),
+    PeriodCleared(1_633_920, 2, 1, 1_200, 149_999),
+    MeterMissing("meter-B02", 1_633_920),
+    Billed("B01", 1_633_920, 10, 1_210, 0, 1_200, 10, 10, 2_000, 180_000, 0, 900, 84_000),
+    PeriodSettled(1_633_920, 2, 1_200, 20, 1_800, "DC1"),
+)
+
+
+def signer(index: int) -> Ed25519Signer:
+    """Return the key pair of validator ``index``: its seed is 32 times the byte index + 1."""
+    return Ed25519Signer(bytes([index + 1]) * 32)
+
+
+def vote(kind: Kind, view: int, sequence: int, digest: bytes, sender: int) -> Vote:
+    """Return a signed vote of the golden chain."""
+    return sign_vote(signer(sender), DOMAIN, kind, view, sequence, digest, sender)
+
+
+def raw_transactions() -> list[bytes]:
+    """One signed transaction per kind of call."""
+    return [
+        sign_transaction(
+            signer(9), chain_id="golden", channel="main", sender="alice", nonce=nonce, valid_until_ms=1_470_529_000_000, call=call
+        )
+        for nonce, call in enumerate(CALLS.values())
+    ]
+
+
+def transactions() -> list[Case]:
+    """Envelopes, their bodies and ids."""
+    found = []
+    for name, raw in zip(CALLS, raw_transactions(), strict=True):
+        decoded = decode_transaction(raw)
+        envelope = decoded.envelope
+        found.append(
+            {
+                "name": name,
+                "seed": (bytes([10]) * 32).hex(),
+                "raw": raw.hex(),
+                "body": envelope.body.hex(),
+                "call": bytes(decoded.body.call).hex(),
+                "id": decoded.id.hex(),
+                "signature": envelope.signature.hex(),
+            }
+        )
+    return found
+
+
+def receipts() -> list[Case]:
+    """Receipts, one with every event."""
+    ok = Receipt(sha256(b"a transaction").digest(), "OK", "", EVENTS)
+    refused = Receipt(sha256(b"another").digest(), "BAD_QTY", "energy_wh: 0 is not above 0", ())
+    due = Receipt(b"", "OK", "", EVENTS[6:])
+    return [{"name": name, "bytes": encode(value).hex()} for name, value in (("all events", ok), ("refused", refused), ("due", due))]
+
+
+def golden_block() -> tuple[Block, StateTree]:
+    """One block over all golden transactions."""
+    raws = raw_transactions()
+    ids = [decode_transaction(raw).id for raw in raws]
+    results = [encode(Receipt(transaction_id, "OK", "", ())) for transaction_id in ids] + [encode(Receipt(b"", "OK", "", EVENTS[6:]))]
+    tree = StateTree.of([(b"balance/%d" % number, b"%d" % (number * number)) for number in range(10)])
+    batch = encode(Batch(0, 0, 1_470_528_901_000, tuple(ids)))
+    start = genesis_header("golden", "main", 1_470_528_000_000, sha256(b"genesis").digest(), sha256(b"state 0").digest())
+    header = make_header(start, batch, ids, results, tree.root, 1_470_528_901_000)
+    return Block(header, batch, tuple(raws), tuple(results)), tree
+
+
+def blocks() -> list[Case]:
+    """Batches, headers, a block and its certificate."""
+    block, _ = golden_block()
+    start = genesis_header("golden", "main", 1_470_528_000_000, sha256(b"genesis").digest(), sha256(b"state 0").digest())
+    null = make_header(block.header, NULL_BATCH, [], [], block.header.state_root, block.header.time_ms)
+    votes = tuple(vote(Kind.CHECKPOINT, 0, 1, block.header.hash, sender) for sender in (2, 0, 1))
+    return [
+        {"name": "genesis header", "bytes": encode(start).hex(), "hash": start.hash.hex()},
+        {"name": "header", "bytes": encode(block.header).hex(), "hash": block.header.hash.hex()},
+        {"name": "header of a null request", "bytes": encode(null).hex(), "hash": null.hash.hex()},
+        {"name": "batch", "bytes": block.batch.hex(), "hash": batch_digest(block.batch).hex()},
+        {"name": "null batch", "bytes": "", "hash": batch_digest(NULL_BATCH).hex()},
+        {"name": "block", "bytes": encode(block).hex()},
+        {"name": "certificate", "bytes": encode(make_certificate(0, votes)).hex()},
+    ]
+
+
+def messages() -> list[Case]:
+    """One message of every kind."""
+    block, _ = golden_block()
+    digest = batch_digest(block.batch)
+    certificate = make_certificate(0, tuple(vote(Kind.CHECKPOINT, 0, 1, block.header.hash, sender) for sender in (0, 1, 2)))
+    proposal = vote(Kind.PRE_PREPARE, 0, 2, digest, 0)
+    prepared = PreparedProof(proposal, (vote(Kind.PREPARE, 0, 2, digest, 1), vote(Kind.PREPARE, 0, 2, digest, 2)))
+    body = encode(ViewChangeBody(1, certificate, (prepared,)))
+    changes = tuple(ViewChangeMessage(vote(Kind.VIEW_CHANGE, 1, 0, body_digest(body), sender), body) for sender in (1, 2, 3))
+    new_view = encode(NewViewBody(changes, (vote(Kind.PRE_PREPARE, 1, 2, digest, 1),)))
+    status = StatusBody(1, True, 2, 1)
+    values = {
+        "pre-prepare": PrePrepareMessage(proposal, block.batch),
+        "prepare": VoteMessage(vote(Kind.PREPARE, 0, 2, digest, 1)),
+        "commit": VoteMessage(vote(Kind.COMMIT, 0, 2, digest, 3)),
+        "checkpoint": VoteMessage(vote(Kind.CHECKPOINT, 0, 1, block.header.hash, 3)),
+        "view-change": changes[0],
+        "new-view": NewViewMessage(vote(Kind.NEW_VIEW, 1, 0, body_digest(new_view), 1), new_view),
+        "status": StatusMessage(vote(Kind.STATUS, 1, 0, body_digest(status), 2), status),
+        "fetch-batch": FetchBatch(digest),
+        "batch": BatchMessage(block.batch),
+        "fetch-blocks": FetchBlocks(1, 64),
+        "blocks": BlocksMessage((CertifiedBlock(encode(block), certificate),)),
+    }
+    return [{"name": name, "bytes": encode(value).hex()} for name, value in values.items()]
+
+
+def trees() -> list[Case]:
+    """Roots of lists and states, and proofs."""
+    leaves = [b"leaf %d" % number for number in range(9)]
+    lists: list[Case] = [{"name": f"list of {size}", "root": merkle_root(leaves[:size]).hex()} for size in range(10)]
+    states: list[Case] = []
+    for size in range(6):
+        tree = StateTree.of([(b"key %d" % number, b"value %d" % number) for number in range(size)])
+        states.append({"name": f"state of {size}", "root": tree.root.hex(), "proof of key 0": encode(tree.prove(b"key 0")).hex()})
+    return lists + states
+
+
+def proofs() -> list[Case]:
+    """Proofs of a transaction, of an entry and of an absent entry under the golden block."""
+    block, tree = golden_block()
+    ids = [decode_transaction(raw).id for raw in block.transactions]
+    certificate = make_certificate(0, tuple(vote(Kind.CHECKPOINT, 0, 1, block.header.hash, sender) for sender in (0, 1, 2)))
+    header = encode(block.header)
+    transaction = TransactionProof(header, certificate, block.receipts[2], prove_inclusion(ids, 2), prove_inclusion(block.receipts, 2))
+    present = EntryProof(header, certificate, b"balance/3", b"9", tree.prove(b"balance/3"))
+    absent = EntryProof(header, certificate, b"balance/x", None, tree.prove(b"balance/x"))
+    values = {"transaction": transaction, "entry": present, "absent entry": absent}
+    return [{"name": name, "bytes": encode(value).hex()} for name, value in values.items()]
+
+
+FILES: dict[str, Callable[[], list[Case]]] = {
+    "transactions.json": transactions,
+    "receipts.json": receipts,
+    "blocks.json": blocks,
+    "messages.json": messages,
+    "trees.json": trees,
+    "proofs.json": proofs,
+}
