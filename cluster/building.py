@@ -10,12 +10,12 @@ from pathlib import Path
 
 import msgspec
 
-from cluster.broker import BrokerUser, new_password, write_access_files
+from cluster.broker import BrokerUser, new_password, write_access_files, write_mosquitto_config
+from cluster.options import EMBEDDED
 from cluster.planning import (
     CURRENCY,
     DEFAULT_NODES,
     DEFAULT_SPEED,
-    EMBEDDED,
     GRID_BALANCE_MICRO,
     HOUSEHOLD_BALANCE_MICRO,
     LedgerPlan,
@@ -27,6 +27,7 @@ from cluster.ports import HOST, free_ports
 from cluster.topology import BROKER_FOLDER, CLOCK_FILE, BrokerPlace, Household, NodePlace, Topology, read_file, write_topology
 from consensus.errors import InputError
 from contracts.genesis import GRID, OPERATOR, Meter, Participant
+from contracts.topics import parse_broker_url
 from meters.dataset import Dataset
 from node.clock import ReplayTime, wall_ms, write_replay_time
 from node.keys import create_signer
@@ -35,6 +36,7 @@ from node.provisioning import NODES_FOLDER, ClusterPlan, NodePlan, provision
 CHANNEL = "main"
 KEYS_FOLDER, METERS_FOLDER, HISTORY_FILE = "keys", "meters", "history.json"
 BROKER_CA_FILE = "broker-ca.crt"
+MOSQUITTO_FILES, MOSQUITTO_STATE = Path("/etc/mosquitto"), "/var/lib/mosquitto"
 MAX_HISTORY_MS = 14 * 24 * 3_600_000
 
 
@@ -53,7 +55,27 @@ class HostPlace:
     @property
     def http_url(self) -> str:
         """Where clients reach it."""
-        return f"http://{self.http_host}:{self.http_port}"
+        host = f"[{self.http_host}]" if ":" in self.http_host else self.http_host
+        return f"http://{host}:{self.http_port}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    """All that goes into a home.
+
+    Attributes:
+        embedded: the broker is our own.
+        own_users: the broker's users are made here (else they come from a file, or the broker asks for none).
+        replay: chain time follows the clock file (else it is real time).
+    """
+
+    wishes: Wishes
+    plan: LedgerPlan
+    places: tuple[HostPlace, ...]
+    broker_url: str
+    embedded: bool
+    own_users: bool
+    replay: bool
 
 
 def create_home(home: Path, wishes: Wishes) -> Topology:
@@ -62,40 +84,58 @@ def create_home(home: Path, wishes: Wishes) -> Topology:
     Raises:
         InputError: something is there, the data or a wish does not fit, or the folder cannot be written.
     """
-    _check_place(home)
+    _check_place("--home", home)
     plan = plan_ledger(wishes)
     free = free_ports()
     count = wishes.nodes if wishes.nodes is not None else DEFAULT_NODES
     places = tuple(HostPlace(f"node-{number}", f"dc-{number}", HOST, next(free), HOST, next(free)) for number in range(1, count + 1))
-    broker_url = wishes.broker if wishes.broker not in (None, EMBEDDED) else f"mqtt://{HOST}:{next(free)}"
-    return _build(home, wishes, plan, places, broker_url or "", replay=True)
+    embedded = wishes.broker in (None, EMBEDDED)
+    broker_url = f"mqtt://{HOST}:{next(free)}" if embedded else str(wishes.broker)
+    return _build(home, _Recipe(wishes, plan, places, broker_url, embedded, embedded, replay=True))
 
 
-def _check_place(home: Path) -> None:
+def create_cluster(out: Path, wishes: Wishes, places: tuple[HostPlace, ...], broker_url: str, earliest_ms: int) -> Topology:
+    """Make the files of a cluster on several hosts, which lives in real time, under ``out``, which must not exist or be empty.
+
+    Args:
+        broker_url: of a broker that is not ours; files for Mosquitto are written if no users are given.
+        earliest_ms: earliest start of the first delivery period, Unix ms.
+
+    Raises:
+        InputError: something is there, the data or a wish does not fit, or the folder cannot be written.
+    """
+    if broker_url == EMBEDDED:
+        raise InputError("--broker", "the embedded broker serves one machine only; name a real one")
+    _check_place("--out", out)
+    plan = plan_ledger(wishes, now_ms=earliest_ms)
+    return _build(out, _Recipe(wishes, plan, places, broker_url, False, wishes.broker_users is None, replay=False))
+
+
+def _check_place(option: str, home: Path) -> None:
     if home.exists() and (not home.is_dir() or any(home.iterdir())):
-        raise InputError(f"--home {home}", "exists and holds no cluster; name another folder")
+        raise InputError(f"{option} {home}", "exists and is not empty; name another folder")
 
 
-def _build(home: Path, wishes: Wishes, plan: LedgerPlan, places: tuple[HostPlace, ...], broker_url: str, *, replay: bool) -> Topology:
+def _build(home: Path, recipe: _Recipe) -> Topology:
     """Write everything into a folder beside ``home`` and move it there."""
     try:
         home.absolute().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f"{home.name}.new-", dir=home.absolute().parent) as work:
             folder = Path(work) / "home"
             folder.mkdir(mode=0o700)
-            topology = _write(folder, wishes, plan, places, broker_url, replay=replay)
+            topology = _write(folder, recipe)
             if home.exists():
                 home.rmdir()
             folder.rename(home)
     except OSError as error:
-        raise InputError(f"--home {home}", f"{error.filename or ''} {error.strerror or error}".strip().lower()) from error
+        raise InputError(str(home), f"cannot be made: {(error.strerror or str(error)).lower()}") from error
     return msgspec.structs.replace(topology, home=str(home))
 
 
-def _write(folder: Path, wishes: Wishes, plan: LedgerPlan, places: tuple[HostPlace, ...], broker_url: str, *, replay: bool) -> Topology:
+def _write(folder: Path, recipe: _Recipe) -> Topology:
     """Write keys, genesis, nodes, broker files, the clock and the topology into ``folder``."""
-    embedded = wishes.broker in (None, EMBEDDED)
-    passwords = _passwords(wishes, plan, places)
+    wishes, plan = recipe.wishes, recipe.plan
+    passwords = _passwords(recipe)
     for name in (KEYS_FOLDER, METERS_FOLDER, "logs", "run"):
         (folder / name).mkdir(mode=0o700)
     participants, meters = _write_keys(folder, plan)
@@ -104,30 +144,49 @@ def _write(folder: Path, wishes: Wishes, plan: LedgerPlan, places: tuple[HostPla
         channel=CHANNEL,
         currency=CURRENCY,
         time_ms=plan.genesis_ms,
-        nodes=tuple(_node_plan(place, passwords) for place in places),
+        nodes=tuple(_node_plan(place, passwords) for place in recipe.places),
         participants=participants,
         meters=meters,
         tariff=plan.tariff,
         market=plan.market,
         consensus=plan.consensus,
-        mqtt_url=broker_url,
+        mqtt_url=recipe.broker_url,
         mqtt_ca=read_file(wishes.broker_ca) if wishes.broker_ca is not None else b"",
-        clock_file=f"../../{CLOCK_FILE}" if replay else "",
+        clock_file=f"../../{CLOCK_FILE}" if recipe.replay else "",
     )
     provision(folder, cluster)
-    if embedded:
-        users = [BrokerUser(place.name, passwords[place.name], "node") for place in places]
-        users += [BrokerUser(household.meter, passwords[household.meter], "meter") for household in plan.households]
-        write_access_files(folder / BROKER_FOLDER, CHANNEL, users)
-    if wishes.broker_ca is not None:
-        shutil.copyfile(wishes.broker_ca, folder / BROKER_CA_FILE)
+    _write_broker(folder, recipe, passwords)
     _write_histories(folder, plan, read_household_data(wishes))
-    broker = BrokerPlace(broker_url, embedded, passwords, BROKER_CA_FILE if wishes.broker_ca is not None else "")
-    topology = _topology(folder, cluster.chain_id, wishes, plan, places, broker, replay=replay)
-    if replay:
+    topology = _topology(folder, cluster.chain_id, recipe, passwords)
+    if recipe.replay:
         write_replay_time(topology.clock_file, ReplayTime(plan.genesis_ms, wall_ms(), topology.speed, True))
     write_topology(topology)
     return topology
+
+
+def _write_broker(folder: Path, recipe: _Recipe, passwords: dict[str, str]) -> None:
+    """Write the broker's users, and a configuration for Mosquitto if it is not our own."""
+    if recipe.wishes.broker_ca is not None:
+        shutil.copyfile(recipe.wishes.broker_ca, folder / BROKER_CA_FILE)
+    if not recipe.own_users:
+        return
+    users = [BrokerUser(place.name, passwords[place.name], "node") for place in recipe.places]
+    users += [BrokerUser(household.meter, passwords[household.meter], "meter") for household in recipe.plan.households]
+    write_access_files(folder / BROKER_FOLDER, CHANNEL, users)
+    if not recipe.embedded:
+        _write_mosquitto_files(folder / BROKER_FOLDER, parse_broker_url(recipe.broker_url).port)
+
+
+def _write_mosquitto_files(folder: Path, port: int) -> None:
+    """Write a configuration for a Mosquitto whose files lie in Debian's places."""
+    state = folder / "state"
+    path = folder / "mosquitto.conf"
+    everywhere = "0.0.0.0"  # noqa: S104 - meters on other hosts must reach it; every user has a password
+    write_mosquitto_config(
+        path, port=port, passwords=MOSQUITTO_FILES / "passwords", access=MOSQUITTO_FILES / "access", state=state, host=everywhere
+    )
+    path.write_text(path.read_text(encoding="utf-8").replace(str(state), MOSQUITTO_STATE), encoding="utf-8")
+    state.rmdir()
 
 
 def _node_plan(place: HostPlace, passwords: dict[str, str]) -> NodePlan:
@@ -145,17 +204,18 @@ def _node_plan(place: HostPlace, passwords: dict[str, str]) -> NodePlan:
     )
 
 
-def _passwords(wishes: Wishes, plan: LedgerPlan, places: tuple[HostPlace, ...]) -> dict[str, str]:
-    """Return the password of every node and meter at the broker: new ones for the embedded broker, those of a file for another."""
-    names = [place.name for place in places] + [household.meter for household in plan.households]
-    if wishes.broker in (None, EMBEDDED):
+def _passwords(recipe: _Recipe) -> dict[str, str]:
+    """Return the password of every node and meter at the broker: new ones, those of a file, or none."""
+    names = [place.name for place in recipe.places] + [household.meter for household in recipe.plan.households]
+    if recipe.own_users:
         return {name: new_password() for name in names}
-    if wishes.broker_users is None:
+    path = recipe.wishes.broker_users
+    if path is None:
         return {}
-    given = read_users(wishes.broker_users)
+    given = read_users(path)
     for name in names:
         if name not in given:
-            raise InputError(str(wishes.broker_users), f"has no line for {name}")
+            raise InputError(str(path), f"has no line for {name}")
     return {name: given[name] for name in names}
 
 
@@ -213,16 +273,8 @@ def _write_histories(folder: Path, plan: LedgerPlan, dataset: Dataset) -> None:
         (folder / METERS_FOLDER / home.meter / HISTORY_FILE).write_bytes(msgspec.json.encode(records))
 
 
-def _topology(
-    folder: Path,
-    chain_id: str,
-    wishes: Wishes,
-    plan: LedgerPlan,
-    places: tuple[HostPlace, ...],
-    broker: BrokerPlace,
-    *,
-    replay: bool,
-) -> Topology:
+def _topology(folder: Path, chain_id: str, recipe: _Recipe, passwords: dict[str, str]) -> Topology:
+    wishes, plan = recipe.wishes, recipe.plan
     return Topology(
         version=1,
         chain_id=chain_id,
@@ -234,12 +286,13 @@ def _topology(
         offset_ms=plan.offset_ms,
         start_ms=plan.start_ms,
         period_ms=plan.market.period_ms,
-        speed=(wishes.speed or DEFAULT_SPEED) if replay else 1.0,
-        clock="replay" if replay else "real",
+        speed=(wishes.speed or DEFAULT_SPEED) if recipe.replay else 1.0,
+        clock="replay" if recipe.replay else "real",
         nodes=tuple(
-            NodePlace(place.name, f"{NODES_FOLDER}/{place.name}", place.host, place.port, place.http_url, place.account) for place in places
+            NodePlace(place.name, f"{NODES_FOLDER}/{place.name}", place.host, place.port, place.http_url, place.account)
+            for place in recipe.places
         ),
-        broker=broker,
+        broker=BrokerPlace(recipe.broker_url, recipe.embedded, passwords, BROKER_CA_FILE if wishes.broker_ca is not None else ""),
         households=tuple(
             Household(home.account, home.meter, f"{KEYS_FOLDER}/{home.account}.key", f"{METERS_FOLDER}/{home.meter}/key", home.meter)
             for home in plan.households

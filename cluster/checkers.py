@@ -112,6 +112,15 @@ def check_chains(
     )
 
 
+def with_codes(chains: Sequence[StoredChain]) -> list[StoredChain]:
+    """Return the chains with the results that the first one shows: blocks with equal hashes have equal results."""
+    known = {block.hash: block.codes for block in chains[0].blocks} if chains else {}
+    return [
+        chain._replace(blocks=tuple(block._replace(codes=block.codes or known.get(block.hash, ())) for block in chain.blocks))
+        for chain in chains
+    ]
+
+
 def find_lost(chains: Sequence[StoredChain], acknowledged: Collection[bytes]) -> frozenset[bytes]:
     """Return acknowledged ids that at least one node has in no block."""
     lost: set[bytes] = set()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 
 import click
 
@@ -46,6 +47,16 @@ Examples:
   gridpact market book                           # while it runs"""
 
 
+def _show_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    """Print the installed version, and end."""
+    if asked:
+        try:
+            click.echo(f"gridpact {version('gridpact')}")
+        except PackageNotFoundError:
+            click.echo("gridpact, not installed: run from its source")
+        ctx.exit()
+
+
 @click.group(
     cls=LazyGroup,
     entries=ENTRIES,
@@ -53,7 +64,7 @@ Examples:
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-@click.version_option(package_name="gridpact", message="%(prog)s %(version)s")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version and exit.")
 def cli() -> None:
     """A permissioned ledger for microgrid electricity markets."""
 

@@ -14,7 +14,8 @@ from cluster.options import RunError
 
 AGREE_POLL_S = 0.1
 READ_AHEAD = 8
-TIMEOUT = aiohttp.ClientTimeout(total=10.0)
+TIMEOUT_S = 10.0
+TIMEOUT = aiohttp.ClientTimeout(total=TIMEOUT_S)
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -36,10 +37,10 @@ class Account(msgspec.Struct, frozen=True):
     locked_micro: int
 
 
-async def read_head(session: aiohttp.ClientSession, url: str) -> Head | None:
+async def read_head(session: aiohttp.ClientSession, url: str, timeout_s: float = TIMEOUT_S) -> Head | None:
     """Return what a node says of itself; None if it does not answer."""
     try:
-        async with session.get(url + "/v1/status", timeout=TIMEOUT) as response:
+        async with session.get(url + "/v1/status", timeout=aiohttp.ClientTimeout(total=timeout_s)) as response:
             content = await response.read()
             return msgspec.json.decode(content, type=Head) if response.status == 200 else None
     except (aiohttp.ClientError, TimeoutError, OSError, msgspec.MsgspecError):

@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from cluster.snapshot import NodeState, Snapshot, saving_of
+from cluster.snapshot import NodeState, Saving, Snapshot, saving_of
 from contracts.events import Billed
 from contracts.views import MarketView
 
@@ -145,9 +145,13 @@ def settled_line(market: MarketView, bills: tuple[Billed, ...], setting: Setting
 
 def saving_text(bills: tuple[Billed, ...], setting: Setting) -> str:
     """Return the members' saving against trading everything with the grid."""
-    saving = saving_of(bills, setting.members)
-    share = f" ({saving.saving_micro / abs(saving.grid_only_micro):.1%})" if saving.grid_only_micro else ""
-    return f"members saved {money(saving.saving_micro)} {setting.currency}{share} against trading with the grid alone"
+    return saving_words(saving_of(bills, setting.members), setting.currency)
+
+
+def saving_words(saving: Saving, currency: str) -> str:
+    """Return what members paid, what it would have been, and the difference."""
+    paid = f"members paid {money(saving.net_micro)} {currency} net instead of {money(saving.grid_only_micro)} with the grid alone"
+    return f"{paid}: saved {money(saving.saving_micro)}"
 
 
 def _bills(settled: MarketView, bills: tuple[Billed, ...], setting: Setting) -> RenderableType:

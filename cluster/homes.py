@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cluster.chain_clock import recover_clock
-from cluster.planning import EMBEDDED, Wishes
+from cluster.options import EMBEDDED
+from cluster.planning import Wishes
 from cluster.ports import port_is_free
 from cluster.processes import ProcessId, read_pid_file, terminate
 from cluster.topology import TOPOLOGY_FILE, Topology, read_topology

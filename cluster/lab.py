@@ -12,14 +12,14 @@ import secrets
 import shutil
 import signal
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 import aiohttp
-import msgspec
 
-from cluster.building import free_ports
 from cluster.options import RunError
+from cluster.ports import free_ports
 from cluster.processes import Child, Supervisor, command_line
 from cluster.workload import Actors
 from consensus.crypto import SEED_BYTES, Ed25519Signer
@@ -32,7 +32,6 @@ HOUR_MS = 3_600_000
 START_TIMEOUT_S = 60.0
 POLL_S = 0.05
 GRID_BALANCE_MICRO = 10**15
-MAX_NODES, MIN_NODES = 7, 4
 
 
 class Lab:
@@ -40,7 +39,7 @@ class Lab:
 
     Args:
         nodes: how many, 4 to 7.
-        actors: test senders of the genesis.
+        make_plan: gives the whole cluster's plan from its nodes' (see :func:`lab_plan`).
         keep: folder to use and keep; None: a temporary one that is removed.
 
     Attributes:
@@ -48,7 +47,7 @@ class Lab:
         names, urls: of the nodes, by validator index.
     """
 
-    def __init__(self, nodes: int, actors: Actors, keep: Path | None = None) -> None:
+    def __init__(self, nodes: int, make_plan: Callable[[tuple[NodePlan, ...]], ClusterPlan], keep: Path | None = None) -> None:
         self._folder = keep if keep is not None else Path(tempfile.mkdtemp(prefix="gridpact-lab-"))
         self._kept = keep is not None
         ports = list(itertools.islice(free_ports(), 2 * nodes))
@@ -56,7 +55,7 @@ class Lab:
             NodePlan(f"node-{number + 1}", f"dc-{number + 1}", HOST, ports[2 * number], HOST, ports[2 * number + 1])
             for number in range(nodes)
         )
-        self.genesis: Genesis = provision(self._folder, lab_plan(plans, actors))
+        self.genesis: Genesis = provision(self._folder, make_plan(plans))
         self.names = tuple(plan.name for plan in plans)
         self.urls = tuple(f"http://{plan.http_host}:{plan.http_port}" for plan in plans)
         for name in ("logs", "run"):
@@ -159,7 +158,7 @@ async def _is_healthy(session: aiohttp.ClientSession, url: str) -> bool:
         return False
 
 
-def lab_plan(nodes: tuple[NodePlan, ...], actors: Actors) -> ClusterPlan:
+def lab_plan(actors: Actors, nodes: tuple[NodePlan, ...]) -> ClusterPlan:
     """Return the plan of a lab's cluster: real time, the first delivery period at least two hours ahead, its market open already."""
     now_ms = wall_ms()
     key = Ed25519Signer(secrets.token_bytes(SEED_BYTES)).public_key.hex()
@@ -185,12 +184,12 @@ def lab_plan(nodes: tuple[NodePlan, ...], actors: Actors) -> ClusterPlan:
 
 def lab_market(now_ms: int) -> MarketRules:
     """Return market rules with room for any number of test orders."""
-    rules = MarketRules(
+    return MarketRules(
         period_ms=HOUR_MS,
         first_period=now_ms // HOUR_MS + 3,
         open_before_ms=48 * HOUR_MS,
         gate_closure_before_ms=HOUR_MS // 60,
         metering_grace_ms=HOUR_MS,
+        max_orders_per_period=1_000_000,
+        max_orders_per_account=1_000_000,
     )
-    most = {name: 1_000_000 for name in ("max_orders_per_period", "max_orders_per_account") if name in rules.__struct_fields__}
-    return msgspec.structs.replace(rules, **most)

@@ -1,4 +1,4 @@
-"""Puts load on a cluster through the nodes' HTTP batch endpoint, and watches certified blocks; made to cost little, since it shares the cores.
+"""Puts load on a cluster through the HTTP batch endpoint, and watches certified blocks; made to cost little, since it shares the cores.
 
 Clients behave as real ones should: what is not answered is sent again, to another node; what finds no room is sent again later.
 A *closed* loop keeps so many transactions under way; an *open* loop sends at a fixed rate whatever comes back.

@@ -14,6 +14,7 @@ import click
 import msgspec
 
 from consensus.errors import GridPactError, InputError
+from contracts.topics import parse_broker_url
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -21,6 +22,7 @@ _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
 _DURATION = re.compile(r"^(\d{1,9})(ms|s|m|h)$")
 HOME_VARIABLE = "GRIDPACT_HOME"
 DEFAULT_HOME = ".gridpact"
+EMBEDDED = "embedded"
 
 
 class RunError(GridPactError):
@@ -52,6 +54,20 @@ def chain_time_ms(text: str) -> int:
             continue
         return int(moment.timestamp()) * 1000
     raise click.BadParameter(f"{text[:40]!r} is not a time such as 2016-08-07T12:00")
+
+
+def broker_url(text: str) -> str:
+    """Return an MQTT broker's URL, or ``embedded`` (a click option's ``type``).
+
+    Raises:
+        click.BadParameter: it is neither.
+    """
+    if text != EMBEDDED:
+        try:
+            parse_broker_url(text)
+        except InputError as error:
+            raise click.BadParameter(error.reason) from error
+    return text
 
 
 def home_option(command: Command) -> Command:

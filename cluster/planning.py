@@ -19,7 +19,6 @@ DEFAULT_NODES = 4
 DEFAULT_BUY_MICRO_PER_KWH = 300_000
 FEED_IN_MICRO_PER_KWH = 80_000
 CURRENCY = "USD"
-EMBEDDED = "embedded"
 HOUSEHOLD_BALANCE_MICRO = 250_000_000
 GRID_BALANCE_MICRO = 1_000_000_000_000
 SMALLEST_FUSE_W = 17_250
@@ -91,7 +90,8 @@ def plan_ledger(wishes: Wishes, *, now_ms: int | None = None) -> LedgerPlan:
     """Read the data and decide.
 
     Args:
-        now_ms: real time, for a cluster that lives in it; None for a replay in the data's own time.
+        now_ms: earliest start of the first delivery period, for a cluster that lives in real time; None for a replay in the data's
+            own time.
 
     Raises:
         InputError: the data or a wish does not fit.
@@ -103,7 +103,7 @@ def plan_ledger(wishes: Wishes, *, now_ms: int | None = None) -> LedgerPlan:
     if now_ms is None:
         start_ms, offset_ms = _replay_start(dataset, period_ms, wishes.start_ms), 0
     else:
-        start_ms = (now_ms // period_ms + 2) * period_ms
+        start_ms = _real_start(now_ms, period_ms, wishes.start_ms)
         offset_ms = (start_ms - period_ms - dataset.start_ms) // WEEK_MS * WEEK_MS
     genesis_ms = start_ms - period_ms
     return LedgerPlan(
@@ -185,15 +185,38 @@ def _select(dataset: Dataset, households: int | None) -> Dataset:
 
 
 def _replay_start(dataset: Dataset, period_ms: int, asked_ms: int | None) -> int:
-    """Return the start of the first delivery period: as asked, else the first period with both surplus and deficit."""
+    """Return the start of the first delivery period: as asked, else the first period with both surplus and deficit whose households
+    have seen both in their own records already, so that their agents know what to offer and the first period has trades.
+    """
     if asked_ms is None:
-        found = dataset.first_two_sided_ms(period_ms)
-        return found if found is not None else -(-dataset.start_ms // period_ms) * period_ms
+        first_ms = dataset.first_two_sided_ms(period_ms)
+        if first_ms is None:
+            return -(-dataset.start_ms // period_ms) * period_ms
+        known_ms = max(dataset.interval_ms, period_ms)
+        for start_ms in range(first_ms + known_ms, dataset.end_ms, period_ms):
+            if _two_sided(dataset, start_ms, period_ms) and _two_sided(dataset, start_ms - known_ms, period_ms):
+                return start_ms
+        return first_ms
     if asked_ms % period_ms:
         raise InputError("--start", f"is not at the start of a period of {period_ms / 1000:g} s")
     if not dataset.start_ms <= asked_ms < dataset.end_ms:
         raise InputError("--start", f"lies outside the data of {dataset.name}")
     return asked_ms
+
+
+def _real_start(now_ms: int, period_ms: int, asked_ms: int | None) -> int:
+    """Return the start of the first delivery period of a chain in real time: as asked, else the first one from ``now_ms`` on."""
+    if asked_ms is None:
+        return -(-now_ms // period_ms) * period_ms
+    if asked_ms % period_ms:
+        raise InputError("--start", f"is not at the start of a period of {period_ms / 1000:g} s")
+    return asked_ms
+
+
+def _two_sided(dataset: Dataset, start_ms: int, period_ms: int) -> bool:
+    """Tell whether some homes draw energy and others feed in, at least 1 Wh each."""
+    nets_wh = [dataset.net_wh(meter, start_ms, start_ms + period_ms) for meter in dataset.meters]
+    return min(nets_wh) < 0 < max(nets_wh)
 
 
 def _household(dataset: Dataset, meter: str, first_ms: int) -> HouseholdPlan:

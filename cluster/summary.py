@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from cluster.display import Setting, kwh, money
-from cluster.snapshot import MeterCounts, NodeState, saving_of
+from cluster.display import Setting, kwh, saving_words
+from cluster.snapshot import MeterCounts, NodeState, Saving, saving_of
 from contracts.events import Billed
 from contracts.views import LedgerTotals
 
@@ -141,14 +141,13 @@ def summary_text(summary: Summary) -> str:
     """Return the summary for people."""
     agree = "all at the same head" if summary.agree else "NOT at the same head"
     balance = "to the last unit" if summary.supply_conserved else "NOT CONSERVED"
-    share = f" ({summary.saving_micro / abs(summary.grid_only_micro):.1%})" if summary.grid_only_micro else ""
+    saving = Saving(summary.grid_only_micro - summary.saving_micro, summary.grid_only_micro)
     lines = [
         f"nodes      {summary.nodes}, {agree}, height {summary.height}",
         f"readings   {summary.readings_published} published, {summary.readings_committed} on the chain",
         f"market     {summary.periods_settled} periods settled, {summary.orders} orders, {summary.trades} trades",
         f"energy     {kwh(summary.energy_traded_wh)} traded, {kwh(summary.energy_grid_wh)} with the grid",
         f"balance    money and energy: {balance}",
-        f"members    saved {money(summary.saving_micro)} {summary.currency}{share} in {summary.periods_settled_now} periods"
-        " against trading with the grid alone",
+        f"bills      of {summary.periods_settled_now} periods: {saving_words(saving, summary.currency)}",
     ]
     return "\n".join(lines)

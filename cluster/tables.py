@@ -38,6 +38,12 @@ def price(micro_per_kwh: int) -> str:
     return _decimal(micro_per_kwh, 3)
 
 
+def rounded_price(micro_per_kwh: int) -> str:
+    """Return a price in currency per kWh, rounded half up to three decimals."""
+    thousandths = (2 * micro_per_kwh + 1_000) // 2_000
+    return f"{thousandths // 1_000:,}.{thousandths % 1_000:03d}"
+
+
 def money(micro: int) -> str:
     """Return an amount in currency, at least two decimals, never rounded."""
     return _decimal(micro, 2)

@@ -28,6 +28,7 @@ TOPOLOGY_FILE = "cluster.json"
 GENESIS_FILE = "genesis.json"
 CLOCK_FILE = "clock.json"
 BROKER_FOLDER = "broker"
+NODES_FOLDER = "nodes"
 
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -6,7 +6,7 @@ Transactions go round the senders, so that neighbours in the stream come from di
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -69,25 +69,35 @@ def make_actors(accounts: int, meters: int) -> Actors:
     )
 
 
-def sign_stream(genesis: Genesis, actors: Actors, kind: Kind, count: int, now_ms: int, processes: int) -> Iterator[list[bytes]]:
-    """Yield the first ``count`` transactions of a stream, signed, in chunks and in order.
+def sign_range(genesis: Genesis, actors: Actors, kind: Kind, numbers: range, now_ms: int) -> list[bytes]:
+    """Return some transactions of a stream, signed.
 
     Args:
         kind: "mixed" is a transfer, an order and a reading in turn.
+        numbers: their places in the stream, from 0.
         now_ms: chain time.
-        processes: how many sign at once; 1: this one.
     """
-    valid_until_ms = min(now_ms + genesis.consensus.max_validity_ms // 2, MAX_TIME_MS)
-    template = SigningJob(
-        actors, kind, genesis.chain_id, genesis.channel, valid_until_ms, genesis.market.first_period, genesis.time_ms, 0, 0
-    )
-    bounds = [(first, min(first + SIGNING_CHUNK, count)) for first in range(0, count, SIGNING_CHUNK)]
-    jobs = [template._replace(first=first, last=last) for first, last in bounds]
+    return sign_job(_job(genesis, actors, kind, numbers, now_ms))
+
+
+def sign_stream(genesis: Genesis, actors: Actors, kind: Kind, count: int, now_ms: int, processes: int) -> Iterator[list[bytes]]:
+    """Yield the first ``count`` transactions of a stream, signed, in chunks and in order; ``processes`` sign at once."""
+    jobs = [
+        _job(genesis, actors, kind, range(first, min(first + SIGNING_CHUNK, count)), now_ms) for first in range(0, count, SIGNING_CHUNK)
+    ]
     if processes <= 1 or len(jobs) <= 1:
         yield from map(sign_job, jobs)
         return
     with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=get_context("spawn")) as pool:
         yield from pool.map(sign_job, jobs)
+
+
+def _job(genesis: Genesis, actors: Actors, kind: Kind, numbers: range, now_ms: int) -> SigningJob:
+    valid_until_ms = min(now_ms + genesis.consensus.max_validity_ms // 2, MAX_TIME_MS)
+    first_period, reading_ms = genesis.market.first_period, genesis.time_ms
+    return SigningJob(
+        actors, kind, genesis.chain_id, genesis.channel, valid_until_ms, first_period, reading_ms, numbers.start, numbers.stop
+    )
 
 
 def sign_job(job: SigningJob) -> list[bytes]:
@@ -143,8 +153,3 @@ def _order(job: SigningJob, index: int, lap: int) -> PlaceOrder:
     if index % 2:
         return PlaceOrder(period, "buy", "pv", 100, PRICE_MICRO - offset, PRICE_MICRO + 20_000)
     return PlaceOrder(period, "sell", "pv", 100, PRICE_MICRO + offset, PRICE_MICRO - 20_000)
-
-
-def batches(positions: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """Yield positions in batches."""
-    return (positions[first : first + size] for first in range(0, len(positions), size))

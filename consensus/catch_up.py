@@ -7,7 +7,7 @@ certificate before it is adopted, so any peer will do.
 | a peer that | gets |
 | --- | --- |
 | is in an earlier view, or waits for the new-view of this one | the new-view (or the view-change, while this replica waits too) |
-| stands still in this view | the pre-prepares, prepares, commits and checkpoint votes that this replica has |
+| stands still in this view for two statuses | the pre-prepares, prepares, commits and checkpoint votes that this replica has |
 | lacks certificates | asks for blocks itself |
 """
 
@@ -66,10 +66,11 @@ def on_status(turn: Turn, message: StatusMessage) -> None:
         body.executed,
         body.certified,
     )
+    peer.still = peer.still + 1 if stands_still else 0
     peer.view, peer.changing, peer.executed, peer.certified = body.view, body.changing, body.executed, body.certified
     peer.heard_ms = turn.now_ms
     _send_views(turn, vote.sender, body)
-    if stands_still:
+    if peer.still % 2 == 1:
         _send_votes(turn, vote.sender, body)
     if body.certified > max(state.executed, state.certified) + turn.config.window // 2:
         fetch_blocks(turn)
@@ -110,7 +111,7 @@ def fetch_blocks(turn: Turn) -> None:
     """Ask peers that have more certified blocks for the next ones, a different range each."""
     state = turn.state
     first = state.certified + 1
-    while first in state.fetched:
+    while first in state.fetched or _is_under_way(turn, first):
         first += 1
     for peer in state.peers.values():
         if peer.fetch_deadline_ms is not None and turn.now_ms >= peer.fetch_deadline_ms:
@@ -127,6 +128,12 @@ def fetch_blocks(turn: Turn) -> None:
         peer.fetch_deadline_ms = turn.now_ms + FETCH_TIMEOUT_MS
         turn.send(index, FetchBlocks(peer.fetch_first, peer.fetch_last))
         first = peer.fetch_last + 1
+
+
+def _is_under_way(turn: Turn, height: int) -> bool:
+    """Whether a block is being executed here and its certificate is at hand: nobody need send it."""
+    state = turn.state
+    return height <= state.submitted and (height in state.held or (state.adopting is not None and height == state.submitted))
 
 
 def on_fetch_blocks(turn: Turn, peer: int, message: FetchBlocks) -> None:
@@ -149,12 +156,12 @@ def on_blocks(turn: Turn, peer: int, message: BlocksMessage) -> None:
     taken = False
     for block in message.blocks[:BLOCKS_PER_FETCH]:
         height = block.certificate.height
-        if not state.certified < height <= state.certified + MAX_FETCHED or height in state.fetched:
+        if height in state.fetched or _is_under_way(turn, height) or not state.certified < height <= state.certified + MAX_FETCHED:
             continue
         if not turn.config.validators.certifies(block.certificate):
             raise PeerFault(peer, Suspicion.BAD_CERTIFICATE, f"block {height}")
         taken = True
-        if height <= state.executed:
+        if height <= state.submitted:
             certify(turn, block.certificate)
         else:
             state.fetched[height] = (block, peer)

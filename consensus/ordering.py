@@ -47,7 +47,7 @@ def propose(turn: Turn, batch: bytes) -> None:
     vote = turn.sign(Kind.PRE_PREPARE, state.view, sequence, digest)
     message = PrePrepareMessage(vote, batch)
     slot = state.slot(sequence)
-    slot.pre_prepare, slot.ready = vote, True
+    slot.pre_prepare, slot.accepted_ms, slot.ready = vote, turn.now_ms, True
     state.bodies[digest] = batch
     state.next_sequence = sequence + 1
     turn.persist(Kind.PRE_PREPARE, sequence, state.view, message, digest)
@@ -75,7 +75,7 @@ def on_pre_prepare(turn: Turn, message: PrePrepareMessage) -> None:
         return
     if message.batch == NULL_BATCH or batch_digest(message.batch) != vote.digest:
         raise PeerFault(vote.sender, Suspicion.DIGEST_MISMATCH, f"pre-prepare {vote.sequence}")
-    slot.pre_prepare = vote
+    slot.pre_prepare, slot.accepted_ms = vote, turn.now_ms
     state.bodies[vote.digest] = message.batch
     turn.emit(CheckBatch(vote.view, vote.sequence, vote.digest, message.batch, vote.sender, fresh=True))
     advance(turn, slot)
@@ -86,7 +86,7 @@ def adopt_reproposal(turn: Turn, vote: Vote) -> None:
     slot = turn.state.slot(vote.sequence)
     if slot.decided is not None and slot.decided != vote.digest:
         raise InvariantViolation(f"sequence {vote.sequence} was decided, and view {vote.view} proposes another batch for it")
-    slot.pre_prepare = vote
+    slot.pre_prepare, slot.accepted_ms = vote, turn.now_ms
     batch = NULL_BATCH if vote.digest == NULL_DIGEST else turn.state.bodies.get(vote.digest)
     if batch is None:
         turn.state.missing[vote.digest] = vote.sequence

@@ -160,12 +160,10 @@ class Replica:
             return None
         if state.overtaken:
             return state.last_progress_ms
-        since = state.waiting_since_ms
-        if since is None:
-            if not state.batch_in_flight:
-                return None
-            since = state.last_progress_ms
-        return max(since, state.last_progress_ms) + view_change.timeout_ms(Turn(self._config, state, 0))
+        times = [since for since in (state.waiting_since_ms, state.undecided_since_ms()) if since is not None]
+        if not times:
+            return None
+        return max(min(times), state.last_progress_ms) + view_change.timeout_ms(Turn(self._config, state, 0))
 
     def _is_behind(self) -> bool:
         """Whether at least one honest replica is ahead: then it is this one that must catch up, not the primary that is slow."""

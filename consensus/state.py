@@ -68,6 +68,7 @@ class Slot:
 
     Attributes:
         pre_prepare: the one accepted in this view.
+        accepted_ms: when that was.
         ready: the batch was checked and all bodies are at hand.
         prepares, commits: by sender.
         later: stashed votes of later views, at most one per kind and sender.
@@ -77,6 +78,7 @@ class Slot:
 
     sequence: int
     pre_prepare: Vote | None = None
+    accepted_ms: int = 0
     ready: bool = False
     own_prepare: Vote | None = None
     own_commit: Vote | None = None
@@ -96,13 +98,22 @@ class Slot:
 
 @dataclass(slots=True)
 class Peer:
-    """What another replica last said about itself; trusted for nothing but deciding what to send and whom to ask."""
+    """What another replica last said about itself; trusted for nothing but deciding what to send and whom to ask.
+
+    Attributes:
+        heard_ms: when it last spoke; None if never.
+        still: how often in a row it stood where it stood before.
+        fetch_deadline_ms: until when its answer to a request for blocks is awaited; None if nothing was asked.
+        fetch_first, fetch_last: the blocks asked for.
+        fetch_failures: requests that it did not answer, or badly.
+    """
 
     view: int = 0
     changing: bool = False
     executed: int = 0
     certified: int = 0
     heard_ms: int | None = None
+    still: int = 0
     fetch_deadline_ms: int | None = None
     fetch_first: int = 0
     fetch_last: int = 0
@@ -168,10 +179,10 @@ class ReplicaState:
             found = self.slots[sequence] = Slot(sequence)
         return found
 
-    @property
-    def batch_in_flight(self) -> bool:
-        """Whether a proposal of this view is not decided yet."""
-        return any(slot.pre_prepare is not None and slot.decided is None for slot in self.slots.values())
+    def undecided_since_ms(self) -> int | None:
+        """When the oldest proposal of this view that is not decided yet was accepted; None if there is none."""
+        times = [slot.accepted_ms for slot in self.slots.values() if slot.pre_prepare is not None and slot.decided is None]
+        return min(times, default=None)
 
 
 class Turn:

@@ -188,7 +188,7 @@ def _late(name: str, meter: Meter, reading: SubmitReading, around: Circumstances
         before = Register(0, 0, meter.base_import_wh, meter.base_export_wh)
     after = Register(0, 0, meter.import_wh + meter.import_offset_wh, meter.export_wh + meter.export_offset_wh)
     for register in meter.registers:
-        if register.time_ms <= time_ms:
+        if register.time_ms < time_ms:
             before = register
         else:
             after = register
@@ -196,7 +196,7 @@ def _late(name: str, meter: Meter, reading: SubmitReading, around: Circumstances
     if not (before.import_wh <= taken.import_wh <= after.import_wh and before.export_wh <= taken.export_wh <= after.export_wh):
         return _quarantined(name, meter, reading, FALLING_COUNTER)
     registers = meter.registers
-    if not settled and all(register.period != period or register.time_ms <= time_ms for register in registers):
+    if not settled and all(register.period != period or register.time_ms < time_ms for register in registers):
         others = [register for register in registers if register.period != period]
         registers = tuple(sorted([*others, taken], key=_period_of))
     meter = msgspec.structs.replace(meter, registers=registers, accepted=meter.accepted + 1)

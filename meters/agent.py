@@ -27,12 +27,16 @@ from contracts.events import decode_receipt
 from contracts.topics import OFFLINE, ONLINE, Purpose, decode_receipt_notice, meter_topic
 from meters.link import BrokerLogin, hold_session
 from meters.outbox import Outbox
-from meters.reading import CounterSource, MeterIdentity, SignedReading, sign_again, sign_reading
+from meters.reading import CounterSource, MeterIdentity, SignedReading, sign_again, sign_reading, unsigned_reading
 from meters.schedule import due_times_ms, next_due_ms
 
 WINDOW = 200
 """Most readings published and not yet proven at a time."""
 BURST = 20
+DUPLICATE = "DUPLICATE_READING"
+"""The chain has counted the reading before: by an earlier transaction, if it was signed more than once."""
+IN_FUTURE = "READING_IN_FUTURE"
+"""The meter's clock was ahead of the block's; the reading counts when it is sent again later."""
 _RECEIPTS_AT_ONCE = 100
 _REFUSED = 0x80
 _FAILURE_PAUSE_MS = 1_000
@@ -71,19 +75,21 @@ class AgentSettings:
 
 @dataclass(slots=True)
 class _Waiting:
-    """A reading in the window: how often it was published, and when it is next (real time, ms)."""
+    """A reading in the window: how often it was published, when it is next (real time, ms), whether its transaction is used up."""
 
     reading: SignedReading
     attempts: int = 0
     next_ms: int = 0
+    stale: bool = False
 
 
 @dataclass(slots=True)
 class _Results:
-    """Sequences that the proofs at hand settle."""
+    """Sequences that the proofs at hand settle, and the highest nonce that they show as used."""
 
     accepted: list[int] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
+    nonce: int = 0
 
 
 class MeterAgent:
@@ -185,15 +191,18 @@ class MeterAgent:
             outbox.last_time_ms, self._settings.first_ms, now_ms, self._settings.interval_ms, knows_past=self._source.knows_past
         )
         uptime_ms = _monotonic_ms() - self._booted_ms
-        signed = []
+        unsent = max(0, outbox.totals.pending - WINDOW + len(due))
+        taken = []
         for place, time_ms in enumerate(due[: max(1, outbox.room)]):
             import_wh, export_wh = self._source.read(time_ms)
             reading = SubmitReading(
                 outbox.next_sequence + place, time_ms, import_wh, export_wh, self._settings.clock, self._boot_id, uptime_ms
             )
-            signed.append(sign_reading(self._identity, reading, outbox.next_nonce + place, now_ms))
-        outbox.append(signed)
-        return len(signed)
+            can_sign = not unsent and place < outbox.free_nonces
+            nonce = outbox.next_nonce + place
+            taken.append(sign_reading(self._identity, reading, nonce, now_ms) if can_sign else unsigned_reading(reading))
+        outbox.append(taken)
+        return len(taken)
 
     async def _session(self, client: aiomqtt.Client, stop: asyncio.Event) -> None:
         """Publish and settle on one connection."""
@@ -226,7 +235,7 @@ class MeterAgent:
             if not due:
                 await self._sleep(now_ms)
                 continue
-            await self._renew(due)
+            due = await self._renew(due)
             await asyncio.gather(*(client.publish(self._reading_topic, waiting.reading.raw, qos=1) for waiting in due))
             now_ms = _monotonic_ms()
             for waiting in due:
@@ -251,23 +260,35 @@ class MeterAgent:
                 self._waiting[reading.sequence] = _Waiting(reading)
                 self._loaded = reading.sequence
 
-    async def _renew(self, due: list[_Waiting]) -> None:
-        """Sign those again that can no longer execute."""
+    async def _renew(self, due: list[_Waiting]) -> list[_Waiting]:
+        """Sign those that are not signed yet or can no longer execute; return all that can be published.
+
+        A new nonce each, as far as there are any; else the old one again, which is spent only if the old transaction was executed.
+        """
         now_ms = self._now_ms()
-        expired = [waiting for waiting in due if waiting.reading.valid_until_ms <= now_ms]
-        if not expired:
-            return
+        worn = [waiting for waiting in due if waiting.stale or waiting.reading.valid_until_ms <= now_ms]
+        if not worn:
+            return due
 
         def renew() -> list[SignedReading]:
-            first = self._outbox.next_nonce
-            signed = [sign_again(self._identity, old.reading, first + place, now_ms) for place, old in enumerate(expired)]
-            self._outbox.replace(signed)
+            first, free = self._outbox.next_nonce, self._outbox.free_nonces
+            nonces = [first + place if place < free else waiting.reading.nonce for place, waiting in enumerate(worn)]
+            signed = [
+                sign_again(self._identity, waiting.reading, nonce, now_ms) if nonce else waiting.reading
+                for waiting, nonce in zip(worn, nonces, strict=True)
+            ]
+            self._outbox.replace([reading for reading in signed if reading.raw])
             return signed
 
         async with self._signing:
             renewed = await self._blocking(renew)
-        for waiting, reading in zip(expired, renewed, strict=True):
-            waiting.reading = reading
+        for waiting, reading in zip(worn, renewed, strict=True):
+            waiting.reading, waiting.stale = reading, False
+        pause_ms = _monotonic_ms() + self._settings.retry_ms
+        for waiting in worn:
+            if not waiting.reading.raw:
+                waiting.next_ms = pause_ms
+        return [waiting for waiting in due if waiting.reading.raw]
 
     async def _settle(self, client: aiomqtt.Client) -> None:
         """Take in proofs, for ever; what has arrived together is recorded together."""
@@ -284,8 +305,8 @@ class MeterAgent:
                 except InputError as error:
                     self._logger.warning("%s: a receipt is worthless: %s", self._identity.meter, error)
             settled = [*results.accepted, *results.refused]
-            if settled:
-                await self._blocking(partial(self._outbox.settle, results.accepted, results.refused))
+            if results.nonce:
+                await self._blocking(partial(self._outbox.settle, results.accepted, results.refused, results.nonce))
                 for sequence in settled:
                     self._waiting.pop(sequence, None)
                     self._aired.discard(sequence)
@@ -298,18 +319,23 @@ class MeterAgent:
             InputError: the notice does not decode, or proves nothing.
         """
         notice = decode_receipt_notice(payload)
-        sequence = self._outbox.sequence_of(notice.transaction_id)
-        if sequence is None:
+        sent = self._outbox.sent(notice.transaction_id)
+        if sent is None:
             return
         check_transaction_proof(self._identity.validators, notice.transaction_id, notice.proof)
         receipt = decode_receipt(notice.proof.receipt)
         if receipt.transaction_id != notice.transaction_id:
             raise InputError("proof: receipt", "is of another transaction")
-        if receipt.code == OK:
-            results.accepted.append(sequence)
+        results.nonce = max(results.nonce, sent.nonce)
+        waiting = self._waiting.get(sent.sequence)
+        if receipt.code == OK or (receipt.code == DUPLICATE and sent.versions > 1):
+            results.accepted.append(sent.sequence)
+        elif receipt.code == IN_FUTURE:
+            if waiting is not None and waiting.reading.id == notice.transaction_id:
+                waiting.stale = True
         else:
-            self._logger.error("%s: the chain refuses reading %d: %s %s", self._identity.meter, sequence, receipt.code, receipt.detail)
-            results.refused.append(sequence)
+            self._logger.error("%s: the chain refuses reading %d: %s %s", self._identity.meter, sent.sequence, receipt.code, receipt.detail)
+            results.refused.append(sent.sequence)
 
     async def _blocking(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)

@@ -19,6 +19,8 @@ from meters.reading import SignedReading
 
 CAPACITY_READINGS = 90 * 86_400 // 15
 """90 days at one reading every 15 s."""
+NONCE_SPAN = 900
+"""How far beyond the highest proven nonce new ones go: a chain takes none that lies more than a window (1,024) ahead of its own."""
 _FORMAT = 1
 _APPLICATION = 0x47504F42
 _SCHEMA = """
@@ -26,7 +28,7 @@ CREATE TABLE meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 CREATE TABLE readings (
     sequence INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, nonce INTEGER NOT NULL, valid_until_ms INTEGER NOT NULL,
     id BLOB NOT NULL, call BLOB NOT NULL, raw BLOB NOT NULL);
-CREATE TABLE signed (id BLOB PRIMARY KEY, sequence INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE signed (id BLOB PRIMARY KEY, sequence INTEGER NOT NULL, nonce INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX signed_by_sequence ON signed (sequence);
 """
 
@@ -37,6 +39,14 @@ class OutboxError(GridPactError):
 
 class OutboxFullError(OutboxError):
     """There is no room for more readings until some are proven."""
+
+
+class Sent(NamedTuple):
+    """A transaction that carries a waiting reading: the nonce it uses, and how often the reading was signed in all."""
+
+    sequence: int
+    nonce: int
+    versions: int
 
 
 class Totals(NamedTuple):
@@ -92,7 +102,7 @@ class Outbox:
             if version == 0:
                 for statement in _SCHEMA.split(";"):
                     self._database.execute(statement)
-                names = {"owner": owner, "sequence": 0, "nonce": 0, "time_ms": -1, "proven": 0, "refused": 0}
+                names = {"owner": owner, "sequence": 0, "nonce": 0, "time_ms": -1, "proven": 0, "refused": 0, "proven_nonce": 0}
                 self._database.executemany("INSERT INTO meta VALUES (?, ?)", names.items())
                 self._database.execute(f"PRAGMA application_id={_APPLICATION}")
                 self._database.execute(f"PRAGMA user_version={_FORMAT}")
@@ -102,7 +112,7 @@ class Outbox:
         if meta["owner"] != owner:
             raise OutboxError(f"{self._path}: belongs to {meta['owner']}, not to {owner}")
         self._sequence, self._nonce, self._time_ms = int(meta["sequence"]), int(meta["nonce"]), int(meta["time_ms"])
-        self._proven, self._refused = int(meta["proven"]), int(meta["refused"])
+        self._proven, self._refused, self._proven_nonce = int(meta["proven"]), int(meta["refused"]), int(meta["proven_nonce"])
 
     @property
     def next_sequence(self) -> int:
@@ -111,8 +121,13 @@ class Outbox:
 
     @property
     def next_nonce(self) -> int:
-        """Lowest nonce that was never used; that of the next reading's transaction."""
+        """Lowest nonce that was never used."""
         return self._nonce + 1
+
+    @property
+    def free_nonces(self) -> int:
+        """How many new nonces may be used before a transaction with one of the latest is proven."""
+        return max(0, self._proven_nonce + NONCE_SPAN - self._nonce)
 
     @property
     def last_time_ms(self) -> int | None:
@@ -133,7 +148,7 @@ class Outbox:
         """Store new readings, all or none, in one synced transaction.
 
         Args:
-            readings: their sequences and nonces follow on from ``next_sequence`` and ``next_nonce``.
+            readings: their sequences follow on from ``next_sequence``, and the nonces of those that are signed from ``next_nonce``.
 
         Raises:
             OutboxFullError: they do not all fit; nothing was stored.
@@ -145,15 +160,16 @@ class Outbox:
             count = len(readings)
             if count > self.room:
                 raise OutboxFullError(f"{self._path}: full with {self.totals.pending} readings that are not proven yet")
-            numbers = [(reading.sequence, reading.nonce) for reading in readings]
-            if numbers != [(self._sequence + 1 + place, self._nonce + 1 + place) for place in range(count)]:
-                raise OutboxError(f"{self._path}: sequence or nonce does not follow on")
+            signed = [reading for reading in readings if reading.raw]
+            nonce = self._following([reading.nonce for reading in signed])
+            if [reading.sequence for reading in readings] != list(range(self._sequence + 1, self._sequence + 1 + count)):
+                raise OutboxError(f"{self._path}: a sequence does not follow on")
             last = readings[-1]
             with self._transaction():
                 self._database.executemany("INSERT INTO readings VALUES (?, ?, ?, ?, ?, ?, ?)", readings)
-                self._database.executemany("INSERT INTO signed VALUES (?, ?)", [(reading.id, reading.sequence) for reading in readings])
-                self._put({"sequence": last.sequence, "nonce": last.nonce, "time_ms": last.time_ms})
-            self._sequence, self._nonce, self._time_ms = last.sequence, last.nonce, last.time_ms
+                self._note(signed)
+                self._put({"sequence": last.sequence, "nonce": nonce, "time_ms": last.time_ms})
+            self._sequence, self._nonce, self._time_ms = last.sequence, nonce, last.time_ms
 
     def unproven(self, after: int = 0, limit: int = 1000) -> list[SignedReading]:
         """Return readings that wait for their proof, by rising sequence, from above ``after`` on.
@@ -166,40 +182,47 @@ class Outbox:
             return [SignedReading(*row) for row in rows.fetchall()]
 
     def replace(self, readings: Sequence[SignedReading]) -> None:
-        """Store readings that were signed again, with new nonces; proofs of the earlier transactions still settle them.
+        """Store waiting readings that were signed, for the first time or again; proofs of earlier transactions still settle them.
+
+        Args:
+            readings: each has a nonce that it had before, or a new one; the new ones follow on from ``next_nonce``.
 
         Raises:
-            OutboxError: the disk failed, or a nonce was used before; nothing was stored.
+            OutboxError: the disk failed, or a new nonce does not follow on; nothing was stored.
         """
         with self._lock:
-            if [reading.nonce for reading in readings] != list(range(self._nonce + 1, self._nonce + 1 + len(readings))):
-                raise OutboxError(f"{self._path}: a nonce does not follow on")
+            nonce = self._following([reading.nonce for reading in readings if reading.nonce > self._nonce])
             with self._transaction():
                 for reading in readings:
                     self._database.execute(
                         "UPDATE readings SET nonce = ?, valid_until_ms = ?, id = ?, raw = ? WHERE sequence = ?",
                         (reading.nonce, reading.valid_until_ms, reading.id, reading.raw, reading.sequence),
                     )
-                    self._database.execute("INSERT INTO signed VALUES (?, ?)", (reading.id, reading.sequence))
-                self._put({"nonce": self._nonce + len(readings)})
-            self._nonce += len(readings)
+                self._note(readings)
+                self._put({"nonce": nonce})
+            self._nonce = nonce
 
-    def sequence_of(self, transaction_id: bytes) -> int | None:
+    def sent(self, transaction_id: bytes) -> Sent | None:
         """Return which waiting reading a transaction carries; None if it is settled or not of this meter.
 
         Raises:
             OutboxError: the disk failed.
         """
         with self._lock, self._failures():
-            row = self._database.execute("SELECT sequence FROM signed WHERE id = ?", (transaction_id,)).fetchone()
-            return None if row is None else int(row[0])
+            row = self._database.execute(
+                "SELECT sequence, nonce, (SELECT count(*) FROM signed AS other WHERE other.sequence = signed.sequence) FROM signed"
+                " WHERE id = ?",
+                (transaction_id,),
+            ).fetchone()
+            return None if row is None else Sent(*row)
 
-    def settle(self, accepted: Sequence[int], refused: Sequence[int] = ()) -> None:
+    def settle(self, accepted: Sequence[int], refused: Sequence[int] = (), proven_nonce: int = 0) -> None:
         """Delete readings that are proven, in one transaction; sequences that do not wait are left out.
 
         Args:
             accepted: sequences that the chain took.
             refused: sequences that the chain refused for good.
+            proven_nonce: highest nonce that the proofs show as used.
 
         Raises:
             OutboxError: the disk failed; nothing was deleted.
@@ -207,8 +230,9 @@ class Outbox:
         with self._lock:
             with self._transaction():
                 proven, declined = self._proven + self._delete(accepted), self._refused + self._delete(refused)
-                self._put({"proven": proven, "refused": declined})
-            self._proven, self._refused = proven, declined
+                highest = max(proven_nonce, self._proven_nonce)
+                self._put({"proven": proven, "refused": declined, "proven_nonce": highest})
+            self._proven, self._refused, self._proven_nonce = proven, declined, highest
 
     def close(self) -> None:
         """Close the file; what was appended is on disk already."""
@@ -221,6 +245,16 @@ class Outbox:
             deleted += self._database.execute("DELETE FROM readings WHERE sequence = ?", (sequence,)).rowcount
             self._database.execute("DELETE FROM signed WHERE sequence = ?", (sequence,))
         return deleted
+
+    def _following(self, nonces: Sequence[int]) -> int:
+        """Return the last of new nonces, having checked that they follow on."""
+        if list(nonces) != list(range(self._nonce + 1, self._nonce + 1 + len(nonces))):
+            raise OutboxError(f"{self._path}: a nonce does not follow on")
+        return self._nonce + len(nonces)
+
+    def _note(self, signed: Sequence[SignedReading]) -> None:
+        rows = [(reading.id, reading.sequence, reading.nonce) for reading in signed]
+        self._database.executemany("INSERT OR IGNORE INTO signed VALUES (?, ?, ?)", rows)
 
     def _put(self, values: dict[str, int]) -> None:
         self._database.executemany("UPDATE meta SET value = ? WHERE name = ?", [(value, name) for name, value in values.items()])

@@ -62,7 +62,7 @@ class MeterIdentity:
 
 
 class SignedReading(NamedTuple):
-    """A reading and the transaction that carries it.
+    """A reading and the transaction that carries it; without one yet, ``nonce`` and ``valid_until_ms`` are 0, ``id`` and ``raw`` empty.
 
     Attributes:
         sequence, time_ms: as in ``call``.
@@ -101,8 +101,13 @@ def sign_reading(identity: MeterIdentity, reading: SubmitReading, nonce: int, no
     return SignedReading(reading.sequence, reading.time_ms, nonce, valid_until_ms, decode_transaction(raw).id, encode(reading), raw)
 
 
+def unsigned_reading(reading: SubmitReading) -> SignedReading:
+    """Return a reading that is to be signed later, when it is about to be published."""
+    return SignedReading(reading.sequence, reading.time_ms, 0, 0, b"", encode(reading), b"")
+
+
 def sign_again(identity: MeterIdentity, old: SignedReading, nonce: int, now_ms: int) -> SignedReading:
-    """Sign the same reading as a new transaction, because the old one expired before it was proven.
+    """Sign a stored reading: for the first time, or as a new transaction because the old one expired before it was proven.
 
     The chain counts (meter, sequence) once, so it does no harm if the old one was executed after all.
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from concurrent.futures import Executor as Threads
 
 import structlog
-from contracts.application import LedgerApplication
 
 from consensus.application import FinalizedBlock
 from consensus.block import Header, genesis_header
@@ -28,6 +27,7 @@ from consensus.replica import Replica
 from consensus.state import ReplicaConfig
 from consensus.state_tree import StateTree
 from consensus.transaction import Transaction, decode_transaction
+from contracts.application import LedgerApplication
 from contracts.genesis import Genesis
 from node.block_store import ChannelStore
 from node.clock import Clock
@@ -98,7 +98,7 @@ class Channel:
         self._door = door = PeerDoor(genesis.channel, self)
         rules = genesis.consensus
         self._desk = desk = ProposalDesk(
-            index, rules, mempool, application, store, clock, door.ask, lambda effect, reason: self._driver.post(answered(effect, reason))
+            index, rules, mempool, application, store, clock, self._ask, lambda effect, reason: self._driver.post(answered(effect, reason))
         )
         for sequence, digest, raws in votes.bodies():
             desk.restore(sequence, digest, raws)
@@ -255,6 +255,9 @@ class Channel:
         self._host.saw_fault(Fault(fault))
 
     # ------------------------------------------------------------------------------------------------------------ wiring
+
+    def _ask(self, peer: int | None, ids: Sequence[bytes]) -> None:
+        self._door.ask(peer, self._intake.hurry(ids))
 
     def _announce(self, height: int) -> None:
         header = self.store.header(height)

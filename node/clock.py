@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Protocol
 
@@ -99,13 +100,10 @@ class ReplayClock:
         self._latest_ms = 0
 
     def now_ms(self) -> int:
-        """Return chain time, Unix milliseconds.
-
-        Raises:
-            InputError: the clock is held and its file has become unreadable.
-        """
+        """Return chain time, Unix milliseconds; a held clock whose file has become unreadable stays held."""
         if self._replay.held:
-            self._replay = read_replay_time(self._path)
+            with suppress(InputError):
+                self._replay = read_replay_time(self._path)
         replay = self._replay
         now_ms = replay.chain_ms
         if not replay.held:

@@ -16,8 +16,6 @@ from consensus.messages import MAX_MESSAGE_BYTES
 LENGTH_BYTES = 4
 KEEPALIVE = bytes(LENGTH_BYTES)
 MAX_FRAME_BYTES = MAX_MESSAGE_BYTES + 1024
-MAX_IDS = 100_000
-"""Most transactions, or ids, in one frame."""
 
 
 class FrameKind(IntEnum):

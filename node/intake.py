@@ -8,6 +8,7 @@ threads, then one synced write, then the mempool, then the peers.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import NamedTuple
@@ -45,13 +46,14 @@ class Submission(NamedTuple):
 class _Item:
     """One transaction on its way in; ``checked`` if its signature was checked before (a peer had shared it)."""
 
-    __slots__ = ("answer", "checked", "source", "transaction")
+    __slots__ = ("answer", "checked", "source", "taken", "transaction")
 
     def __init__(self, transaction: Transaction, source: str, answer: asyncio.Future[Submission] | None, *, checked: bool) -> None:
         self.transaction = transaction
         self.source = source
         self.answer = answer
         self.checked = checked
+        self.taken = False
 
 
 class Intake:
@@ -86,7 +88,8 @@ class Intake:
         self._share = share
         self._wake = wake
         self._metrics = metrics
-        self._waiting: list[_Item] = []
+        self._waiting: deque[_Item] = deque()
+        self._urgent: deque[_Item] = deque()
         self._underway: dict[bytes, _Item] = {}
         self._durable: set[bytes] = set()
         self._work = asyncio.Event()
@@ -158,12 +161,29 @@ class Intake:
         """Work until cancelled."""
         while True:
             await self._work.wait()
-            group, self._waiting = self._waiting[:MAX_GROUP], self._waiting[MAX_GROUP:]
-            if not self._waiting:
+            group: list[_Item] = []
+            for queue in (self._urgent, self._waiting):
+                while queue and len(group) < MAX_GROUP:
+                    item = queue.popleft()
+                    if not item.taken:
+                        item.taken = True
+                        group.append(item)
+            if not self._waiting and not self._urgent:
                 self._work.clear()
             if len(self._waiting) < MAX_WAITING:
                 self._room.set()
             await self._take(group)
+
+    def hurry(self, transaction_ids: Sequence[bytes]) -> list[bytes]:
+        """Take transactions next that a proposal names; return the ids of those that are not on their way in."""
+        absent = []
+        for transaction_id in transaction_ids:
+            item = self._underway.get(transaction_id)
+            if item is None:
+                absent.append(transaction_id)
+            elif not item.taken:
+                self._urgent.append(item)
+        return absent
 
     async def _take(self, group: list[_Item]) -> None:
         loop = asyncio.get_running_loop()

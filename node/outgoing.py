@@ -32,7 +32,7 @@ class LinkTimes:
     """
 
     keepalive_ms: int = 1_000
-    silence_ms: int = 5_000
+    silence_ms: int = 10_000
     handshake_ms: int = 5_000
     backoff_ms: int = 100
     max_backoff_ms: int = 3_000

@@ -10,16 +10,14 @@ import click
 
 from cluster.display import Setting, chain_time
 from cluster.homes import LAUNCHER, open_home
-from cluster.options import DEFAULT_HOME, chain_time_ms, check_json_path, duration_ms, home_option, json_option, write_json
-from cluster.planning import EMBEDDED, Wishes
+from cluster.options import DEFAULT_HOME, broker_url, chain_time_ms, check_json_path, duration_ms, home_option, json_option, write_json
+from cluster.planning import Wishes
 from cluster.processes import write_pid_file
 from cluster.progress import Progress, progress_for
 from cluster.snapshot import member_accounts
 from cluster.summary import Summary, summary_text
 from cluster.topology import Topology
 from cluster.up import run_cluster
-from consensus.errors import InputError
-from contracts.topics import parse_broker_url
 
 EXIT_INTERRUPTED = 130
 
@@ -29,16 +27,6 @@ Examples:
   gridpact up --periods 4 --json result.json      # ends by itself
   gridpact up --data mine.csv --households 20 --period 30m
   gridpact up --broker mqtt://192.168.1.5:1883 --broker-users users.txt"""
-
-
-def _broker(text: str) -> str:
-    """Return a ``--broker`` value (a click option's ``type``)."""
-    if text != EMBEDDED:
-        try:
-            parse_broker_url(text)
-        except InputError as error:
-            raise click.BadParameter(error.reason) from error
-    return text
 
 
 @click.command(epilog=EPILOG)
@@ -56,7 +44,7 @@ def _broker(text: str) -> str:
 @click.option("--period", "period_ms", type=duration_ms, metavar="DURATION", help="Length of a delivery period.  [default: 15m]")
 @click.option("--speed", type=click.FloatRange(0.001, 1e6), metavar="X", help="Chain time per real time.  [default: 60]")
 @click.option("--periods", type=click.IntRange(1, 1_000_000), metavar="N", help="End after N settled periods.  [default: never]")
-@click.option("--broker", type=_broker, metavar="URL", help="embedded, mqtt://HOST:PORT or mqtts://HOST:PORT.  [default: embedded]")
+@click.option("--broker", type=broker_url, metavar="URL", help="embedded, mqtt://HOST:PORT or mqtts://HOST:PORT.  [default: embedded]")
 @click.option("--broker-users", type=click.Path(path_type=Path), metavar="FILE", help="NAME:PASSWORD lines for another broker.")
 @click.option("--broker-ca", type=click.Path(path_type=Path), metavar="FILE", help="Authority of an mqtts broker, PEM.")
 @click.option("--market", type=click.Choice(["auction"]), help="Market mechanism.  [default: auction]")

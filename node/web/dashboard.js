@@ -2,6 +2,7 @@
 // All text goes in through textContent, so nothing that a member writes can become markup.
 
 const ROWS = 30;
+const KEPT_BILLS = 2000;
 const CHART_PERIODS = 24;
 const REFRESH_MS = 1000;
 const KINDS = [
@@ -169,7 +170,7 @@ function drawTrades(fresh = 0) {
 }
 
 function drawBills() {
-  const rows = state.bills.map((bill) => element("tr", "",
+  const rows = state.bills.slice(0, ROWS).map((bill) => element("tr", "",
     element("td", "number", periodLabel(bill.period)), element("td", "", bill.account),
     ...[bill.bought_wh, bill.sold_wh, bill.grid_bought_wh, bill.grid_sold_wh].map((wh) => element("td", "right", energy(wh))),
     element("td", "right", money(bill.paid_micro)), element("td", "right", money(bill.earned_micro)),
@@ -226,7 +227,7 @@ async function loadStart() {
   }
   state.trades = trades.slice(0, ROWS);
   const bills = settled >= first ? await ask(`/v1/markets/${settled}/bills`) : null;
-  state.bills = bills ? bills.bills.slice(0, ROWS) : [];
+  state.bills = bills ? bills.bills : [];
   const blocks = await ask("/v1/blocks?limit=6");
   state.blocks = blocks.blocks.map((block) => ({ height: block.height, hash: block.hash, transactions: block.transaction_count }));
   await loadMeters();
@@ -275,7 +276,7 @@ function take(message) {
     due.add(message.period);
     drawTrades(1);
   } else if (message.event === "billed") {
-    state.bills = [message, ...state.bills].slice(0, ROWS);
+    state.bills = [message, ...state.bills].slice(0, KEPT_BILLS);
     drawBills();
   } else if (message.event.startsWith("reading-") || message.event.startsWith("meter-")) {
     due.add("meters");

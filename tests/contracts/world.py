@@ -121,7 +121,7 @@ class World:
             "chain_id": "test",
             "channel": "main",
             "nonce": self.nonces.get(sender, 0),
-            "valid_until_ms": self.time_ms + 3_600_000,
+            "valid_until_ms": self.time_ms + 86_000_000,
             **changes,
         }
         by = fields.pop("by", sender)

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.calls import SubmitReading
-from meters.outbox import CAPACITY_READINGS, Outbox, OutboxError, OutboxFullError
-from meters.reading import MeterIdentity, SignedReading, sign_again, sign_reading
+from meters.outbox import CAPACITY_READINGS, NONCE_SPAN, Outbox, OutboxError, OutboxFullError
+from meters.reading import MeterIdentity, SignedReading, sign_again, sign_reading, unsigned_reading
 from meters.schedule import MAX_CATCH_UP, due_times_ms
 from tests.meters.brokers import ROOT
 from tests.meters.chain import START_MS, make_genesis, meter_key
@@ -55,12 +55,29 @@ def test_signed_again_counts_under_both_ids(tmp_path: Path) -> None:
     outbox.replace([new])
     assert outbox.unproven() == [new]
     assert new.id != old.id
-    assert (outbox.sequence_of(old.id), outbox.sequence_of(new.id), outbox.sequence_of(bytes(32))) == (1, 1, None)
+    assert (outbox.sent(old.id), outbox.sent(new.id), outbox.sent(bytes(32))) == ((1, 1, 2), (1, 2, 2), None)
     assert (outbox.next_sequence, outbox.next_nonce) == (2, 3)
     with pytest.raises(OutboxError, match="nonce"):
-        outbox.replace([new])
+        outbox.replace([sign_again(IDENTITY, old, 9, START_MS)])
+    newest = sign_again(IDENTITY, new, new.nonce, START_MS + 90_000)
+    outbox.replace([newest])
+    assert (outbox.sent(newest.id), outbox.next_nonce) == ((1, 2, 3), 3)
     outbox.settle([1])
-    assert outbox.sequence_of(old.id) is None
+    assert outbox.sent(old.id) is None
+    outbox.close()
+
+
+def test_new_nonces_stay_near_the_proven_ones(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "o", OWNER)
+    assert outbox.free_nonces == NONCE_SPAN
+    outbox.append([signed(1), unsigned_reading(SubmitReading(2, START_MS, 2, 0, "ntp", "boot", 0))])
+    assert (outbox.next_sequence, outbox.next_nonce, outbox.free_nonces) == (3, 2, NONCE_SPAN - 1)
+    assert outbox.unproven()[1].raw == b""
+    outbox.replace([sign_again(IDENTITY, outbox.unproven()[1], 2, START_MS)])
+    outbox.settle([1], [], 1)
+    outbox.close()
+    outbox = Outbox(tmp_path / "o", OWNER)
+    assert (outbox.next_nonce, outbox.free_nonces) == (3, NONCE_SPAN - 1)
     outbox.close()
 
 

@@ -27,6 +27,8 @@ def test_held_clock_stands_still_until_the_file_releases_it(tmp_path: Path) -> N
     assert [clock.now_ms(), clock.now_ms()] == [1_000_000, 1_000_000]
     write_replay_time(path, ReplayTime(1_000_500, 0, 60.0, held=True))
     assert clock.now_ms() == 1_000_500
+    path.write_text("{")
+    assert clock.now_ms() == 1_000_500
     started_ms = wall_ms() - 1_000
     write_replay_time(path, ReplayTime(2_000_000, started_ms, 60.0, held=False))
     low = 2_000_000 + 60 * (wall_ms() - started_ms)

@@ -290,8 +290,8 @@ async def test_mosquitto_sends_again_what_a_killed_node_had_not_stored(tmp_path:
             await broker.start()
         intake = Intake()
         async with feed_on(broker, intake) as feed:
-            if restart_broker:  # Mosquitto saves after each change but the last; nothing is proven, so the meter publishes all of it again
-                await until(lambda: len(intake.stored) >= 99, "what the broker had saved came again")
+            if restart_broker:  # Mosquitto had not saved its latest changes; nothing is proven, so the meter publishes all of it again
+                await until(lambda: len(intake.stored) >= 60, "what the broker had saved came again")
                 async with meter(broker, "M1") as client:
                     await publish(client, "M1", sent)
             await until(lambda: len(intake.stored) == 100, "everything came again")

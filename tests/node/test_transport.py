@@ -262,14 +262,15 @@ GARBAGE = {
 @pytest.mark.parametrize("data", GARBAGE.values(), ids=GARBAGE.keys())
 async def test_garbage_closes_its_connection_and_nothing_else(tmp_path: Path, authority: Authority, data: bytes) -> None:
     async with nodes(tmp_path, authority, count=3) as (first, second, third):
-        await until(lambda: second.connected() and third.connected())
+        await until(third.connected)
+        await second.links.stop()
         contexts = tls_files(tmp_path / "bad", authority, "dc2")
         reader, writer = await stranger(first.links.port, contexts.client)
         writer.write(pack_frame(frame(3)) + data)
         assert await closed(reader)
         writer.transport.abort()
         assert first.links.refused()["malformed"] == 1
-        await until(second.connected)
+        assert third.links.status()[0].connected
         third.links.send(0, frame(4))
         await until(lambda: (2, frame(4)) in first.got)
         assert (1, frame(3)) in first.got
@@ -278,23 +279,41 @@ async def test_garbage_closes_its_connection_and_nothing_else(tmp_path: Path, au
 
 async def test_truncated_frame_is_dropped(tmp_path: Path, authority: Authority) -> None:
     async with nodes(tmp_path, authority) as (first, second):
-        await until(second.connected)
+        await second.links.stop()
         contexts = tls_files(tmp_path / "cut", authority, "dc2")
         _, writer = await stranger(first.links.port, contexts.client)
         writer.write(pack_frame(frame(5)) + pack_frame(frame(6, 1000))[:500])
         await until(lambda: first.got == [(1, frame(5))])
         writer.close()
-        await until(second.connected)
-        second.links.send(0, frame(8))
+        _, writer = await stranger(first.links.port, contexts.client)
+        writer.write(pack_frame(frame(8)))
         await until(lambda: (1, frame(8)) in first.got)
         assert first.got == [(1, frame(5)), (1, frame(8))]
+        writer.transport.abort()
+
+
+async def test_later_connection_of_a_peer_replaces_the_earlier(tmp_path: Path, authority: Authority) -> None:
+    """A peer that came back after a power cut must not wait for its dead connection to be noticed."""
+    async with nodes(tmp_path, authority) as (first, second):
+        await second.links.stop()
+        contexts = tls_files(tmp_path / "twice", authority, "dc2")
+        reader, writer = await stranger(first.links.port, contexts.client)
+        assert await reader.readexactly(4) == KEEPALIVE
+        _, again = await stranger(first.links.port, contexts.client)
+        assert await closed(reader)
+        again.write(pack_frame(frame(1)))
+        await until(lambda: first.got == [(1, frame(1))])
+        writer.transport.abort()
+        again.transport.abort()
 
 
 async def test_silent_connection_is_closed(tmp_path: Path, authority: Authority) -> None:
-    async with nodes(tmp_path, authority, times=FAST) as (first, _second):
+    async with nodes(tmp_path, authority, times=FAST) as (first, second):
+        await second.links.stop()
         contexts = tls_files(tmp_path / "silent", authority, "dc2")
         reader, writer = await stranger(first.links.port, contexts.client)
         assert await closed(reader)
+        await until(lambda: first.links.refused().get("silent", 0) == 1)
         writer.transport.abort()
 
 

@@ -1,0 +1,84 @@
+"""The audit of a store for ``gridpact verify``: everything is checked again from genesis, on a copy.
+
+Nothing in the store is trusted: files and their checksums, headers and their links, batches, transactions and signatures, receipts,
+certificates, index, taken-in transactions, the vote log; and all state is made again by executing every block.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from consensus.errors import InputError
+from contracts.genesis import Genesis
+from node.audit_chain import audit_chain
+from node.audit_report import AuditFault, AuditReport, Findings, Progress
+from node.audit_votes import audit_votes
+from node.block_store import BLOCKS_FOLDER
+from node.key_value import Database, StoreError, open_database
+from node.leveldb_files import FileDamageError, copy_database
+from node.vote_log import VOTES_FOLDER
+
+__all__ = ["AuditFault", "AuditReport", "audit"]
+
+
+def audit(store_path: Path, genesis: Genesis, progress: Progress | None = None) -> AuditReport:
+    """Check the store of one channel from genesis to head, without changing it; its node may be running.
+
+    Args:
+        store_path: the channel's folder, which holds the block store and the vote log.
+        genesis: the agreement that it must follow from.
+        progress: called after every block.
+
+    Raises:
+        InputError: there is no store at ``store_path``, or it cannot be read or copied.
+    """
+    if not (store_path / BLOCKS_FOLDER).is_dir():
+        raise InputError(str(store_path), f"is no channel's store (it has no folder {BLOCKS_FOLDER})")
+    findings = Findings()
+    with _work_folder(store_path) as work:
+        with _opened(store_path / BLOCKS_FOLDER, work / BLOCKS_FOLDER, "block store", findings) as database:
+            if database is not None:
+                audit_chain(database, genesis, findings, progress or _no_progress)
+        if not (store_path / VOTES_FOLDER).is_dir():
+            findings.add(None, "vote log", "is missing")
+            return findings.report()
+        with _opened(store_path / VOTES_FOLDER, work / VOTES_FOLDER, "vote log", findings) as database:
+            if database is not None:
+                audit_votes(database, genesis, findings)
+    return findings.report()
+
+
+@contextmanager
+def _work_folder(store_path: Path) -> Iterator[Path]:
+    """Make a folder for the copy: beside the store, so that its tables can be linked; elsewhere if that cannot be written."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=".audit-", dir=store_path.absolute().parent)
+    except OSError:
+        folder = tempfile.TemporaryDirectory(prefix="gridpact-audit-")
+    with folder as name:
+        yield Path(name)
+
+
+@contextmanager
+def _opened(source: Path, target: Path, what: str, findings: Findings) -> Iterator[Database | None]:
+    """Open a copy of a database; None, and a fault, if it is damaged. Damage found later becomes a fault as well."""
+    try:
+        copy_database(source, target)
+        database = open_database(target, create=False, cache_bytes=8 << 20)
+    except (FileDamageError, StoreError) as error:
+        findings.add(None, what, str(error).replace(str(target), str(source)))
+        yield None
+        return
+    try:
+        yield database
+    except StoreError as error:
+        findings.add(None, what, str(error).replace(str(target), str(source)))
+    finally:
+        database.close()
+
+
+def _no_progress(_height: int, _total: int) -> None:
+    return
