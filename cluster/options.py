@@ -23,6 +23,7 @@ _DURATION = re.compile(r"^(\d{1,9})(ms|s|m|h)$")
 HOME_VARIABLE = "GRIDPACT_HOME"
 DEFAULT_HOME = ".gridpact"
 EMBEDDED = "embedded"
+MIN_SPEED, MAX_SPEED = 0.001, 1e6
 
 
 class RunError(GridPactError):
@@ -54,6 +55,21 @@ def chain_time_ms(text: str) -> int:
             continue
         return int(moment.timestamp()) * 1000
     raise click.BadParameter(f"{text[:40]!r} is not a time such as 2016-08-07T12:00")
+
+
+def speed(text: str) -> float:
+    """Return how many times faster than real time chain time passes (a click option's ``type``).
+
+    Raises:
+        click.BadParameter: it is not a number from 0.001 to 1,000,000.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not MIN_SPEED <= value <= MAX_SPEED:
+        raise click.BadParameter(f"{text[:40]!r} is not a number from {MIN_SPEED:g} to {MAX_SPEED:,.0f}")
+    return value
 
 
 def broker_url(text: str) -> str:

@@ -8,7 +8,7 @@ A value machine like the rest of the core: times are arguments.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from consensus.transaction import Transaction
@@ -137,6 +137,13 @@ class Mempool:
                 self._last_executed_arrival_ms = max(self._last_executed_arrival_ms, entry.arrival_ms)
                 self._remove(entry.transaction)
 
+    def discard(self, transaction_ids: Iterable[bytes]) -> None:
+        """Forget transactions that can never execute."""
+        for transaction_id in transaction_ids:
+            entry = self._entries.get(transaction_id)
+            if entry is not None:
+                self._remove(entry.transaction)
+
     def drop_spent(self, pairs: Iterable[tuple[str, int]]) -> list[bytes]:
         """Forget transactions whose (sender, nonce) another transaction has spent; return their ids."""
         dropped = []
@@ -147,35 +154,25 @@ class Mempool:
                 self._remove(self._entries[transaction_id].transaction)
         return dropped
 
-    def expire(self, time_ms: int) -> list[Transaction]:
-        """Forget and return waiting transactions that can no longer execute at block time ``time_ms``."""
-        late = [
-            entry.transaction
-            for entry in self._entries.values()
-            if entry.reserved_by is None and entry.transaction.body.valid_until_ms < time_ms
-        ]
-        for transaction in late:
-            self._remove(transaction)
-        return late
-
-    def waiting(self, patience_ms: int) -> tuple[int | None, bool]:
+    def waiting(self, patience_ms: int, time_ms: int) -> tuple[int | None, bool]:
         """Tell since when the oldest waiting transaction waits, and whether it was overtaken.
 
         A transaction is overtaken if one that came more than ``patience_ms`` later was executed before it: then the primary leaves it out.
+        One that can no longer execute at block time ``time_ms`` waits for nothing.
         """
         for entry in self._entries.values():
-            if entry.reserved_by is None:
+            if entry.reserved_by is None and entry.transaction.body.valid_until_ms >= time_ms:
                 return entry.arrival_ms, entry.arrival_ms + patience_ms < self._last_executed_arrival_ms
         return None, False
 
-    def waiting_since(self, arrived_by_ms: int, most: int) -> Sequence[bytes]:
-        """Return the raw bytes of at most ``most`` waiting transactions that came by then, oldest first."""
-        found: list[bytes] = []
+    def waiting_since(self, arrived_by_ms: int, most: int) -> list[Transaction]:
+        """Return at most ``most`` waiting transactions that came by then, oldest first."""
+        found: list[Transaction] = []
         for entry in self._entries.values():
             if len(found) >= most or entry.arrival_ms > arrived_by_ms:
                 break
             if entry.reserved_by is None:
-                found.append(entry.transaction.raw)
+                found.append(entry.transaction)
         return found
 
     def _remove(self, transaction: Transaction) -> None:

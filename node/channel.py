@@ -149,14 +149,12 @@ class Channel:
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
             self._desk.ask_again()
-            self._door.share(self._mempool.waiting_since(self.clock.monotonic_ms() - SHARE_AGAIN_MS, SHARE_AGAIN_MOST))
-            head = self.store.head()
-            late = self._mempool.expire(head.time_ms if head is not None else 0)
+            old = self._mempool.waiting_since(self.clock.monotonic_ms() - SHARE_AGAIN_MS, SHARE_AGAIN_MOST)
+            late = self._desk.drop_inadmissible(old, self.clock.now_ms())
             if late:
-                ids = [transaction.id for transaction in late]
-                self.store.drop_pending(ids)
-                self._intake.gone(ids)
-                log.warning("transactions expired before they were ordered", count=len(late))
+                self._intake.gone([transaction.id for transaction in late])
+                log.warning("transactions can no longer execute", count=len(late), first=late[0].id.hex())
+            self._door.share([transaction.raw for transaction in old if transaction.id in self._mempool])
             self._metrics.mempool_transactions.set(len(self._mempool))
             self._metrics.mempool_bytes.set(self._mempool.size_bytes)
             self._driver.wake()

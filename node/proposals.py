@@ -80,7 +80,7 @@ class ProposalDesk:
             if in_flight or deadline_ms is None or deadline_ms > now_ms:
                 return None
         elif in_flight and len(candidates) < self._rules.max_batch_transactions // 2:
-            since_ms, _ = self._mempool.waiting(0)
+            since_ms, _ = self._mempool.waiting(0, 0)
             if since_ms is not None and self._clock.monotonic_ms() - since_ms < COALESCE_MS:
                 return None
         time_ms = max(now_ms, self._last_time_ms() + 1)
@@ -95,13 +95,16 @@ class ProposalDesk:
         """Drop what this replica itself would refuse to prepare."""
         if self._application.process_proposal(candidates, time_ms).ok:
             return candidates
-        good: list[Transaction] = []
-        bad: list[Transaction] = []
-        for transaction in candidates:
-            (good if self._application.process_proposal([transaction], time_ms).ok else bad).append(transaction)
-        self._mempool.executed(transaction.id for transaction in bad)
-        self._store.drop_pending([transaction.id for transaction in bad])
+        bad = {transaction.id for transaction in self.drop_inadmissible(candidates, time_ms)}
+        good = [transaction for transaction in candidates if transaction.id not in bad]
         return good if self._application.process_proposal(good, time_ms).ok else good[:1]
+
+    def drop_inadmissible(self, candidates: Sequence[Transaction], time_ms: int) -> list[Transaction]:
+        """Forget those that no batch may name any more (expired, nonce spent, key replaced), and return them."""
+        bad = [one for one in candidates if not self._application.process_proposal([one], time_ms).ok]
+        self._mempool.discard(transaction.id for transaction in bad)
+        self._store.drop_pending([transaction.id for transaction in bad])
+        return bad
 
     def proposed(self, sequence: int, batch: bytes) -> None:
         """Note that an own batch is in flight."""

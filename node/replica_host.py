@@ -79,7 +79,7 @@ class ReplicaHost:
 
     def waiting(self) -> Waiting:
         """Return what the primary should have ordered: the oldest waiting transaction, or a due deadline."""
-        since_ms, overtaken = self._mempool.waiting(self._patience_ms)
+        since_ms, overtaken = self._mempool.waiting(self._patience_ms, self._clock.now_ms())
         deadline_ms = self._application.next_deadline_ms()
         if deadline_ms is None or deadline_ms > self._clock.now_ms():
             self._deadline_seen_ms = None

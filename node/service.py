@@ -8,7 +8,6 @@ import gc
 import ssl
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
-from typing import cast
 
 import structlog
 
@@ -19,7 +18,6 @@ from node.block_store import ChannelStore
 from node.channel import Channel
 from node.clock import Clock, RealClock, ReplayClock
 from node.config import MqttConfig, NodeConfig, load_genesis
-from node.http.service import ChannelService
 from node.http_api import HttpApi
 from node.keys import load_tls, read_password, read_signer
 from node.meter_feed import BrokerSettings, MeterFeed
@@ -74,7 +72,7 @@ async def _serve(config: NodeConfig, genesis: Genesis, channel: Channel, metrics
         tls=load_tls(config.tls.certificate, config.tls.key, config.tls.authority),
         on_frame=channel.door.on_frame,
     )
-    api = HttpApi([cast(ChannelService, channel)], metrics, host=config.http.host, port=config.http.port, version=_version())
+    api = HttpApi([channel], metrics, host=config.http.host, port=config.http.port, version=_version())
     feed = _make_feed(config, channel)
     async with contextlib.AsyncExitStack() as doors:
         await links.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
@@ -21,6 +22,7 @@ Examples:
 MIN_NODES, MAX_NODES = 4, 7
 PEER_PORT, HTTP_PORT = 9000, 8080
 LEAD_MS = 3_600_000
+_HOST = re.compile(r"[A-Za-z0-9._:-]{1,253}", re.ASCII)
 
 
 @click.command(epilog=EPILOG)
@@ -73,8 +75,9 @@ def host_places(nodes: int, hosts: str, port: int, http_port: int) -> tuple[Host
         InputError: there is no host, or there are more hosts than nodes.
     """
     names = [name.strip() for name in hosts.split(",")]
-    if not all(names):
-        raise InputError("--hosts", f"{hosts!r} has an empty host")
+    for name in names:
+        if not _HOST.fullmatch(name):
+            raise InputError("--hosts", f"{name[:64]!r} is neither a host name nor an IP address")
     if len(set(names)) != len(names):
         raise InputError("--hosts", "a host occurs twice; give each once, several nodes may share it")
     if len(names) > nodes:

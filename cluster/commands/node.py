@@ -8,6 +8,7 @@ import click
 
 from cluster.running import run_until_stopped
 from node.config import read_config
+from node.logs import set_up_logging
 from node.service import run_node
 
 
@@ -23,4 +24,5 @@ def node() -> None:
 def node_run(home: Path) -> None:
     """Run one node until Ctrl-C or SIGTERM, which stop it cleanly."""
     config = read_config(home)
+    set_up_logging(config.log_level, config.log_file, node=config.name)
     run_until_stopped(lambda stop: run_node(config, stop))

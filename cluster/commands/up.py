@@ -10,7 +10,17 @@ import click
 
 from cluster.display import Setting, chain_time
 from cluster.homes import LAUNCHER, open_home
-from cluster.options import DEFAULT_HOME, broker_url, chain_time_ms, check_json_path, duration_ms, home_option, json_option, write_json
+from cluster.options import (
+    DEFAULT_HOME,
+    broker_url,
+    chain_time_ms,
+    check_json_path,
+    duration_ms,
+    home_option,
+    json_option,
+    speed,
+    write_json,
+)
 from cluster.planning import Wishes
 from cluster.processes import write_pid_file
 from cluster.progress import Progress, progress_for
@@ -42,7 +52,7 @@ Examples:
 )
 @click.option("--households", type=click.IntRange(1, 10_000), metavar="N", help="The first N of the data.  [default: all]")
 @click.option("--period", "period_ms", type=duration_ms, metavar="DURATION", help="Length of a delivery period.  [default: 15m]")
-@click.option("--speed", type=click.FloatRange(0.001, 1e6), metavar="X", help="Chain time per real time.  [default: 60]")
+@click.option("--speed", type=speed, metavar="X", help="Chain time per real time.  [default: 60]")
 @click.option("--periods", type=click.IntRange(1, 1_000_000), metavar="N", help="End after N settled periods.  [default: never]")
 @click.option("--broker", type=broker_url, metavar="URL", help="embedded, mqtt://HOST:PORT or mqtts://HOST:PORT.  [default: embedded]")
 @click.option("--broker-users", type=click.Path(path_type=Path), metavar="FILE", help="NAME:PASSWORD lines for another broker.")

@@ -144,6 +144,19 @@ def test_longer_and_shorter_paths_are_refused(leaves: list[bytes], data: st.Data
         assert not verify_inclusion(root, leaves[index], InclusionProof(index, len(leaves), path))
 
 
+@pytest.mark.parametrize("size", range(2, 12))
+def test_a_claimed_size_fixes_the_length_of_the_path(size: int) -> None:
+    """Else the last leaf of any tree would pass for the only one of a tree of one."""
+    leaves = [bytes([number]) for number in range(size)]
+    for index, leaf in enumerate(leaves):
+        path = prove_inclusion(leaves, index).path
+        assert not verify_inclusion(merkle_root(leaves), leaf, InclusionProof(0, 1, path))
+        for claimed in range(1, 24):
+            for place in range(claimed):
+                if len(rfc_path(place, [b""] * claimed)) != len(path):
+                    assert not verify_inclusion(merkle_root(leaves), leaf, InclusionProof(place, claimed, path))
+
+
 def test_an_inner_node_cannot_pass_for_a_leaf() -> None:
     left, right = leaf_hash(b"a"), leaf_hash(b"b")
     assert leaf_hash(left + right) != node_hash(left, right)

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consensus.errors import InputError
@@ -76,6 +76,7 @@ def test_wrong_files_are_named(tmp_path: Path, text: str) -> None:
         ReplayClock(tmp_path / "absent")
 
 
+@settings(deadline=None, max_examples=100)
 @given(st.integers(0, 2**53), st.integers(0, 2**53), st.floats(0.001, 1e6), st.booleans())
 def test_file_round_trip(tmp_path_factory: pytest.TempPathFactory, chain_ms: int, start_ms: int, speed: float, held: bool) -> None:
     path = tmp_path_factory.mktemp("clock") / "clock.json"

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consensus.errors import InputError
@@ -168,6 +168,7 @@ def toml_value(value: object) -> str:
     return str(value).lower()
 
 
+@settings(deadline=None, max_examples=100)
 @given(st.sampled_from(sorted(set(re.findall(r"^(\w+) = (.*)$", GOOD, re.MULTILINE)))), TABLES)
 def test_any_value_anywhere_is_taken_or_named(tmp_path_factory: pytest.TempPathFactory, line: tuple[str, str], value: object) -> None:
     folder = tmp_path_factory.mktemp("config")
@@ -178,6 +179,7 @@ def test_any_value_anywhere_is_taken_or_named(tmp_path_factory: pytest.TempPathF
         assert error.field.startswith(str(folder / "node.toml"))
 
 
+@settings(deadline=None, max_examples=100)
 @given(st.binary(max_size=200))
 def test_garbage_is_never_a_crash(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     folder = tmp_path_factory.mktemp("config")

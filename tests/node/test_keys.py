@@ -5,7 +5,7 @@ import ssl
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consensus.crypto import ED25519, verify
@@ -55,6 +55,7 @@ def test_what_is_no_seed_is_refused(tmp_path: Path, data: bytes) -> None:
     assert caught.value.field == str(tmp_path / "key")
 
 
+@settings(deadline=None, max_examples=100)
 @given(st.binary(max_size=100))
 def test_garbage_in_secret_files_is_never_a_crash(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.mktemp("keys") / "key"

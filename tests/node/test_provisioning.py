@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consensus.crypto import Ed25519Signer
@@ -136,6 +136,7 @@ def test_failed_provisioning_leaves_nothing(tmp_path: Path) -> None:
         assert files(tmp_path) == set()
 
 
+@settings(deadline=None, max_examples=100)
 @given(st.text(min_size=1, max_size=20), st.text(max_size=20))
 def test_any_text_survives_toml(name: str, url: str) -> None:
     base = plan()

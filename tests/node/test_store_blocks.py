@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consensus.application import FinalizedBlock
@@ -145,6 +145,7 @@ def test_pending_transactions_outlive_the_process_until_spent(tmp_path: Path) ->
     store.close()
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     st.lists(
         st.lists(
@@ -390,6 +391,7 @@ STEPS = st.lists(
 )
 
 
+@settings(deadline=None, max_examples=50)
 @given(STEPS)
 def test_vote_log_restores_exactly_what_was_kept(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, object]]) -> None:
     path = tmp_path_factory.mktemp("votes")

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consensus.errors import DecodeError
@@ -21,6 +21,7 @@ from node.framing import (
 FRAMES = st.builds(Frame, st.text(max_size=5), st.integers(0, 300), st.binary(max_size=300))
 
 
+@settings(deadline=None, max_examples=100)
 @given(st.lists(FRAMES | st.none(), max_size=8), st.lists(st.integers(0, 2500), max_size=10))
 def test_any_cut_gives_the_same_frames(frames: list[Frame | None], cuts: list[int]) -> None:
     stream = b"".join(pack_frame(frame) if frame is not None else KEEPALIVE for frame in frames)
@@ -33,6 +34,7 @@ def test_any_cut_gives_the_same_frames(frames: list[Frame | None], cuts: list[in
     assert splitter.pending_bytes == 0
 
 
+@settings(deadline=None, max_examples=100)
 @given(st.lists(FRAMES, min_size=1, max_size=3), st.data())
 def test_truncated_stream_gives_the_whole_frames(frames: list[Frame], data: st.DataObject) -> None:
     stream = b"".join(pack_frame(frame) for frame in frames)
@@ -41,6 +43,7 @@ def test_truncated_stream_gives_the_whole_frames(frames: list[Frame], data: st.D
     assert list(FrameSplitter().feed(stream[:-cut])) == frames[:-1]
 
 
+@settings(deadline=None, max_examples=100)
 @given(st.lists(st.binary(max_size=60), max_size=5))
 def test_garbage_is_frames_or_a_decode_error(pieces: list[bytes]) -> None:
     splitter = FrameSplitter()
