@@ -90,6 +90,15 @@ def test_garbage_is_no_signature_and_no_crash(scheme: int, key: bytes, message: 
     assert verify(scheme, key, message, signature) is False
 
 
+@pytest.mark.parametrize("moved", [-5, -1, 1, 5, 64])
+def test_signature_and_message_cannot_trade_bytes(moved: int) -> None:
+    """The library sees both as one string: the border must stay where it is."""
+    signer = Ed25519Signer(bytes(32))
+    whole = signer.sign(b"a message") + b"a message"
+    assert verify(ED25519, signer.public_key, whole[64:], whole[:64])
+    assert not verify(ED25519, signer.public_key, whole[64 - moved :], whole[: 64 - moved])
+
+
 def test_an_unknown_scheme_is_refused() -> None:
     signer = Ed25519Signer(bytes(32))
     signature = signer.sign(b"x")

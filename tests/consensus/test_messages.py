@@ -211,7 +211,9 @@ def test_a_certificate_with_one_bad_vote_certifies_nothing(name: str) -> None:
     assert not validators(4).certifies(bad_certificates()[name])
 
 
-@pytest.mark.parametrize("sender", [-1, 4, 2**40])
+@pytest.mark.parametrize("sender", [-1, -4, 4, 2**40])
 def test_a_vote_of_nobody_does_not_check(sender: int) -> None:
+    """Not even one that is well signed by the validator whom a negative index would reach."""
     assert validators(4).checks(checkpoint(3))
-    assert not validators(4).checks(Vote(Kind.CHECKPOINT, 0, 9, HEADER_HASH, sender, checkpoint(3).signature))
+    for key in range(4):
+        assert not validators(4).checks(checkpoint(sender, key=key))

@@ -94,6 +94,27 @@ def test_no_other_receipt_can_be_passed_off(transactions: int, with_due: bool) -
                         check_transaction_proof(KNOWN, transaction_id, replaced(honest, receipt=receipt, receipt_path=path))
 
 
+@pytest.mark.parametrize("transactions", range(1, 6))
+def test_no_lie_about_both_paths_together_passes(transactions: int) -> None:
+    made = chain(transactions)
+    claims = [(place, size) for size in range(1, transactions + 3) for place in range(size)]
+    for index, transaction_id in enumerate(made.ids):
+        honest, id_path = made.transaction_proof(index), prove_inclusion(made.ids, index).path
+        for at in range(len(made.receipts)):
+            receipt_path = prove_inclusion(made.receipts, at).path
+            for place, size in claims:
+                for receipt_place, receipt_size in claims:
+                    if at != index and place == receipt_place:
+                        lie = replaced(
+                            honest,
+                            receipt=made.receipts[at],
+                            transaction_path=InclusionProof(place, size, id_path),
+                            receipt_path=InclusionProof(receipt_place, receipt_size, receipt_path),
+                        )
+                        with pytest.raises(InputError):
+                            check_transaction_proof(KNOWN, transaction_id, lie)
+
+
 def replaced(proof: Any, **changes: object) -> Any:
     return msgspec.structs.replace(proof, **changes)
 
