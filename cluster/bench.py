@@ -30,7 +30,7 @@ from node.clock import wall_ms
 
 ACCOUNTS, METERS = 500, 250
 BATCH = 100
-IN_FLIGHT = 3_000
+IN_FLIGHT = 2000
 OPEN_LOOP_TICKS_PER_S = 50
 SUPPLY_SHARE = 0.75
 """Share of what the signatures alone would allow that is signed in advance for the highest rate; the run ends early if it is used up."""

@@ -18,6 +18,12 @@ TIMEOUT_S = 10.0
 TIMEOUT = aiohttp.ClientTimeout(total=TIMEOUT_S)
 
 
+class Peer(msgspec.Struct, frozen=True):
+    """What is read of a node's link to another."""
+
+    connected: bool
+
+
 class Head(msgspec.Struct, frozen=True):
     """What a node says of its chain and its view of the cluster."""
 
@@ -28,6 +34,12 @@ class Head(msgspec.Struct, frozen=True):
     primary: str
     view: int
     diverged: bool
+    peers: tuple[Peer, ...]
+
+    @property
+    def linked(self) -> bool:
+        """Whether the node is connected with all others."""
+        return all(peer.connected for peer in self.peers)
 
 
 class Account(msgspec.Struct, frozen=True):

@@ -150,8 +150,10 @@ def saving_text(bills: tuple[Billed, ...], setting: Setting) -> str:
 
 def saving_words(saving: Saving, currency: str) -> str:
     """Return what members paid, what it would have been, and the difference."""
-    paid = f"members paid {money(saving.net_micro)} {currency} net instead of {money(saving.grid_only_micro)} with the grid alone"
-    return f"{paid}: saved {money(saving.saving_micro)}"
+    word = "paid" if saving.net_micro >= 0 and saving.grid_only_micro >= 0 else "earned"
+    sign = 1 if word == "paid" else -1
+    amounts = f"{money(sign * saving.net_micro)} {currency} net instead of {money(sign * saving.grid_only_micro)}"
+    return f"members {word} {amounts} with the grid alone: better by {money(saving.saving_micro)}"
 
 
 def _bills(settled: MarketView, bills: tuple[Billed, ...], setting: Setting) -> RenderableType:

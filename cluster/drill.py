@@ -3,11 +3,11 @@
 Workload (:mod:`cluster.workload`), faults (:mod:`cluster.faults`), history (:mod:`cluster.history`) and checkers
 (:mod:`cluster.checkers`) are kept apart; this module is the schedule. A round:
 
-1. wait until transactions become final and all nodes are level;
+1. wait until transactions become final, and all nodes are level and connected;
 2. hit the primary or a backup, and take the time until a transaction that was first sent *after* the fault is final: that is the
    recovery;
 3. leave the node down a little longer, so that it must catch up;
-4. end the fault, and wait until the node has caught up with what the others had then.
+4. end the fault, and wait until the node is connected again and has caught up with what the others had then.
 """
 
 from __future__ import annotations
@@ -242,9 +242,8 @@ async def run_round(stage: Stage, fault: FaultName, number: int) -> Round:
         RunError: the cluster does not recover, or the node does not catch up, in time.
     """
     lab = stage.lab
-    everyone = range(len(lab.urls))
     await _wait_final(stage, time.monotonic(), "before the fault")
-    await _wait_level(stage, list(everyone))
+    await _wait_level(stage)
     target = faults.target_of_round(number)
     primary, view = await _primary(stage)
     victim = faults.choose_victim(target, primary, len(lab.urls), number)
@@ -254,7 +253,7 @@ async def run_round(stage: Stage, fault: FaultName, number: int) -> Round:
     await asyncio.sleep(DOWN_S)
     ended_s = time.monotonic()
     faults.end(fault, lab, victim)
-    await _wait_level(stage, [victim])
+    await _wait_level(stage)
     level_s = time.monotonic()
     _, view_after = await _primary(stage)
     return Round(fault, target, lab.names[victim], round(final_s - struck_s, 3), round(level_s - ended_s, 3), view_after - view)
@@ -282,23 +281,24 @@ async def _wait_final(stage: Stage, since_s: float, when: str) -> float:
     return found() or since_s
 
 
-async def _wait_level(stage: Stage, indices: list[int]) -> None:
-    """Wait until these nodes have everything that the highest one had at the beginning.
+async def _wait_level(stage: Stage) -> None:
+    """Wait until all nodes are connected with each other and have everything that the highest one had at the beginning.
 
     Raises:
         RunError: they do not in time, or one ended.
     """
     deadline = time.monotonic() + ROUND_TIMEOUT_S
-    goal = max(head.certified for head in await _heads(stage) if head is not None)
-    left = indices
-    while left:
+    goal = max((head.certified for head in await _heads(stage) if head is not None), default=0)
+    while True:
         heads = await _heads(stage)
-        left = [index for index in left if (head := heads[index]) is None or head.certified < goal]
+        left = [index for index, head in enumerate(heads) if head is None or not head.linked or head.certified < goal]
+        if not left:
+            return
         for index in left:
             stage.lab.check_running(index)
-        if left and time.monotonic() > deadline:
+        if time.monotonic() > deadline:
             names = ", ".join(stage.lab.names[index] for index in left)
-            raise RunError(f"{names}: not at height {goal} within {ROUND_TIMEOUT_S:g} s")
+            raise RunError(f"{names}: not connected and at height {goal} within {ROUND_TIMEOUT_S:g} s")
         await asyncio.sleep(POLL_S)
 
 

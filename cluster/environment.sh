@@ -25,14 +25,19 @@ install_package() {
 
 python_version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
 
-# Prints a Python of 3.11 or newer; one that the libraries have ready-made wheels for comes first.
+# Prints a Python of 3.11 or newer: the one that $PYTHON names, else one that the libraries have ready-made wheels for, else any.
 find_python() {
   local candidate version
-  for candidate in ${PYTHON:-} python3 python3.12 python3.11 python3.13 python3.14; do
+  if [ -n "${PYTHON:-}" ]; then
+    version=$(python_version "$PYTHON") || die "PYTHON=$PYTHON is no Python"
+    case $version in 3.1[1-9] | 3.[2-9][0-9]) command -v "$PYTHON"; return ;; esac
+    die "PYTHON=$PYTHON is Python $version; 3.11 or newer is needed"
+  fi
+  for candidate in python3 python3.12 python3.11 python3.13 python3.14; do
     version=$(python_version "$candidate") || continue
     case $version in 3.11 | 3.12) command -v "$candidate"; return ;; esac
   done
-  for candidate in ${PYTHON:-} python3 python3.13 python3.14 python3.15; do
+  for candidate in python3 python3.13 python3.14 python3.15; do
     version=$(python_version "$candidate") || continue
     case $version in 3.1[3-9] | 3.[2-9][0-9]) command -v "$candidate"; return ;; esac
   done
@@ -80,14 +85,14 @@ fingerprint() {
 # usage: ensure_installed EXTRA   ("" installs the project alone, "test" with the test tools)
 ensure_installed() {
   local extra=$1 stamp=$venv/.installed${1:+-$1} target=$project${1:+[$1]}
-  if [ -x "$venv/bin/gridpact" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint "$extra")" ]; then
+  if [ -x "$venv/bin/python" ] && [ -x "$venv/bin/gridpact" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint "$extra")" ]; then
     return
   fi
   if ! "$venv/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
     ! grep -qsF "$venv" "$venv/bin/activate"; then
     make_venv
   fi
-  say "installing GridPact${extra:+ with its $extra tools}; the first time this downloads about 50 MB"
+  say "installing GridPact${extra:+ with its $extra tools}; the first time this downloads about 20 MB"
   rm -f -- "$stamp"
   "$venv/bin/python" -m pip install --disable-pip-version-check --editable "$target" >&2 ||
     die "the installation failed; what pip said stands above"

@@ -1,16 +1,21 @@
 """The main job, for real: nodes, broker, meters and agents as processes, real data, a chain that settles."""
 
+import getpass
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
 
 import pytest
 
+from cluster.broker import BrokerUser, new_password, write_access_files, write_mosquitto_config
+from cluster.ports import free_ports, port_is_free
 from cluster.processes import is_running, read_pid_file
 from cluster.topology import read_topology
 
@@ -53,6 +58,31 @@ def answer(url):
             return json.load(response)
     except OSError:
         return None
+
+
+@pytest.fixture
+def mosquitto(tmp_path):
+    """A real broker with users; its URL and the file of its users' passwords."""
+    program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
+    names = [f"node-{number}" for number in range(1, 5)] + [f"B{number:02d}" for number in range(1, 7)]
+    users = [BrokerUser(name, new_password(), "node" if name.startswith("node") else "meter") for name in names]
+    folder = Path(tempfile.mkdtemp(prefix="gridpact-mosquitto-"))
+    passwords, access = write_access_files(folder, "main", users)
+    port = next(free_ports())
+    config = folder / "mosquitto.conf"
+    write_mosquitto_config(config, port=port, passwords=passwords, access=access, state=folder / "state")
+    config.write_text(config.read_text() + f"user {getpass.getuser()}\n")
+    users_file = tmp_path / "users.txt"
+    users_file.write_text("".join(f"{user.name}:{user.password}\n" for user in users))
+    with (folder / "log").open("wb") as log:
+        broker = subprocess.Popen([program, "-c", str(config)], stdout=log, stderr=subprocess.STDOUT)
+    try:
+        until(lambda: not port_is_free(port), 20.0)
+        yield f"mqtt://127.0.0.1:{port}", users_file
+    finally:
+        broker.terminate()
+        broker.wait(20)
+        shutil.rmtree(folder)
 
 
 def processes(home):
@@ -184,3 +214,12 @@ def test_when_the_launcher_is_killed_everything_ends_and_the_chain_goes_on_later
     done = run("up", "--home", str(home), "--periods", "1", "--json", str(out))
     assert done.returncode == 0, done.stderr
     check_good(json.loads(out.read_text()), 4, 1)
+
+
+def test_up_with_a_real_broker(mosquitto, tmp_path):
+    url, users = mosquitto
+    home, out = tmp_path / "home", tmp_path / "out.json"
+    done = run("up", "--home", str(home), "--broker", url, "--broker-users", str(users), "--periods", "1", *SMALL, "--json", str(out))
+    assert done.returncode == 0, done.stderr
+    check_good(json.loads(out.read_text()), 1, 1)
+    assert not (home / "logs" / "broker.log").exists()
