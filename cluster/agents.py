@@ -32,7 +32,7 @@ from consensus.errors import GridPactError, InputError
 from contracts.calls import CancelOrder, CounterWh, PlaceOrder, TimeMs
 from contracts.genesis import Genesis
 from contracts.views import MarketView
-from node.client import GridPactClient, Member, NodeUnreachable, Refused
+from node.client import GridPactClient, Member, Refused
 
 log = logging.getLogger("gridpact.agents")
 
@@ -176,7 +176,7 @@ class TradingAgent:
             except Refused as error:
                 self.counts.refused[error.code] += 1
                 log.warning("%s: refused in period %d: %s", self._setup.account, period, error)
-            except (NodeUnreachable, TimeoutError) as error:
+            except (GridPactError, TimeoutError) as error:
                 self.counts.unreachable += 1
                 log.warning("%s: no answer in period %d: %s", self._setup.account, period, error)
                 await asyncio.sleep(RETRY_S)

@@ -30,7 +30,7 @@ from node.clock import wall_ms
 
 ACCOUNTS, METERS = 500, 250
 BATCH = 100
-IN_FLIGHT = 2000
+IN_FLIGHT = 2_000
 OPEN_LOOP_TICKS_PER_S = 50
 SUPPLY_SHARE = 0.75
 """Share of what the signatures alone would allow that is signed in advance for the highest rate; the run ends early if it is used up."""
@@ -41,12 +41,18 @@ AGREE_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class BenchSettings:
-    """What is asked for. ``rate`` is in transactions per second; None: as many as it takes."""
+    """What is asked for.
+
+    Attributes:
+        rate: transactions per second; None: as many as it takes.
+        in_flight: how many may be under way at once; latency at the highest rate is about this over the rate.
+    """
 
     nodes: int = 4
     duration_s: float = 20.0
     rate: int | None = None
     kind: Kind = "transfer"
+    in_flight: int = IN_FLIGHT
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +257,7 @@ async def _pump(
         if settings.rate is not None:
             due_s = started_s + sent / settings.rate
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
-        enough = partial(_has_settled, history, sent + len(batch.positions) - IN_FLIGHT)
+        enough = partial(_has_settled, history, sent + len(batch.positions) - settings.in_flight)
         fits = await watch.wait_until(enough, max(0.0, ends_s - time.monotonic()))
         if not fits or time.monotonic() >= ends_s:
             return

@@ -16,6 +16,9 @@ from contracts.events import Billed
 from contracts.views import MarketView
 
 MAX_BILLS = 20
+FEWEST_BILLS = 3
+LINES_BESIDE_BILLS = 25
+"""Lines of the display besides the rows of bills, with four nodes."""
 _STATE_STYLE = {"healthy": "green", "starting": "yellow", "stopped": "red", "not reachable": "yellow", "no quorum": "yellow"}
 
 
@@ -58,8 +61,13 @@ def money(amount_micro: int, digits: int = 4) -> str:
     return f"{amount_micro / 1e6:.{digits}f}"
 
 
-def draw(snapshot: Snapshot, setting: Setting, notes: Sequence[str] = ()) -> RenderableType:
-    """Return the whole display; ``notes`` are the last things that happened."""
+def draw(snapshot: Snapshot, setting: Setting, notes: Sequence[str] = (), height: int = 60) -> RenderableType:
+    """Return the whole display.
+
+    Args:
+        notes: the last things that happened.
+        height: lines of the terminal; on a small one fewer bills are shown.
+    """
     head = Text.assemble(
         ("GridPact", "bold"),
         f"   chain time {chain_time(snapshot.chain_ms)}   {snapshot.speed:g} times real time   ",
@@ -70,7 +78,8 @@ def draw(snapshot: Snapshot, setting: Setting, notes: Sequence[str] = ()) -> Ren
         parts.append(Text(setting.notice, style="dim"))
     parts += [_nodes(snapshot.nodes), _meters(snapshot), _market(snapshot, setting)]
     if snapshot.settled is not None:
-        parts.append(_bills(snapshot.settled, snapshot.bills, setting))
+        rows = min(MAX_BILLS, max(FEWEST_BILLS, height - LINES_BESIDE_BILLS - len(snapshot.nodes)))
+        parts.append(_bills(snapshot.settled, snapshot.bills, setting, rows))
     parts += [Text(note, style="yellow") for note in notes]
     parts += [Text(hint, style="dim") for hint in setting.hints]
     return Group(*parts)
@@ -109,9 +118,9 @@ def _market(snapshot: Snapshot, setting: Setting) -> RenderableType:
     if snapshot.trading is not None:
         lines.append(f"trading     {trading_line(snapshot.trading, snapshot.chain_ms, snapshot.speed)}")
     if snapshot.delivering is not None:
-        lines.append(f"delivering  {delivering_line(snapshot.delivering, setting.currency)}")
         left_s = max(0, snapshot.delivering.end_ms - snapshot.chain_ms) / 1000 / snapshot.speed
-        lines.append(f"            ends in {left_s:.0f} s")
+        lines.append(f"delivering  {span(snapshot.delivering)}   {matched(snapshot.delivering)}   ends in {left_s:.0f} s")
+        lines.append(f"            {prices(snapshot.delivering, setting.currency)}")
     if not lines:
         lines.append("no period runs yet")
     return Panel(Text("\n".join(lines)), title="market", title_align="left", expand=False)
@@ -126,13 +135,21 @@ def trading_line(market: MarketView, chain_ms: int, speed: float) -> str:
 
 def delivering_line(market: MarketView, currency: str) -> str:
     """Return one line about a period that was cleared: what was matched, and the mean price beside the grid's."""
-    grid = f"grid sells at {money(market.grid_buy_micro_per_kwh)}, buys at {money(market.grid_sell_micro_per_kwh)}"
+    return f"{span(market)}   {matched(market)}; {prices(market, currency)}"
+
+
+def matched(market: MarketView) -> str:
+    """Return what was matched in a period that was cleared."""
     orders = _count(market.order_count, "order")
     if not market.trade_count:
-        return f"{span(market)}   {orders}, nothing matched   ({grid} {currency}/kWh)"
-    mean = money(market.mean_price_micro_per_kwh)
-    trades = _count(market.trade_count, "trade")
-    return f"{span(market)}   {orders}, {trades}, {kwh(market.energy_wh)} matched at {mean} {currency}/kWh on average ({grid})"
+        return f"{orders}, nothing matched"
+    return f"{orders}, {_count(market.trade_count, 'trade')}, {kwh(market.energy_wh)} matched"
+
+
+def prices(market: MarketView, currency: str) -> str:
+    """Return the mean price of a period that was cleared, beside the grid's."""
+    grid = f"the grid sells at {money(market.grid_buy_micro_per_kwh)} and buys at {money(market.grid_sell_micro_per_kwh)} {currency}/kWh"
+    return f"mean price {money(market.mean_price_micro_per_kwh)}, {grid}" if market.trade_count else grid
 
 
 def settled_line(market: MarketView, bills: tuple[Billed, ...], setting: Setting) -> str:
@@ -140,7 +157,7 @@ def settled_line(market: MarketView, bills: tuple[Billed, ...], setting: Setting
     mine = [bill for bill in bills if bill.account in setting.members]
     traded_wh = sum(bill.bought_wh for bill in mine)
     grid_wh = sum(bill.grid_bought_wh + bill.grid_sold_wh for bill in mine)
-    return f"{span(market)}   {kwh(traded_wh)} traded, {kwh(grid_wh)} with the grid, {saving_text(bills, setting)}"
+    return f"{span(market)}   {kwh(traded_wh)} traded, {kwh(grid_wh)} with the grid; {saving_text(bills, setting)}"
 
 
 def saving_text(bills: tuple[Billed, ...], setting: Setting) -> str:
@@ -156,18 +173,18 @@ def saving_words(saving: Saving, currency: str) -> str:
     return f"members {word} {amounts} with the grid alone: better by {money(saving.saving_micro)}"
 
 
-def _bills(settled: MarketView, bills: tuple[Billed, ...], setting: Setting) -> RenderableType:
+def _bills(settled: MarketView, bills: tuple[Billed, ...], setting: Setting, rows: int) -> RenderableType:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("account")
     for name in ("bought", "sold", "from grid", "to grid", "paid", "earned", "saving"):
         table.add_column(name, justify="right")
     mine = [bill for bill in bills if bill.account in setting.members]
-    for bill in mine[:MAX_BILLS]:
+    for bill in mine[:rows]:
         energies = (bill.bought_wh, bill.sold_wh, bill.grid_bought_wh, bill.grid_sold_wh)
         amounts = (bill.paid_micro + bill.penalty_micro + bill.fee_micro, bill.earned_micro)
         saving = Text(money(bill.saving_micro), style="green" if bill.saving_micro > 0 else "")
         table.add_row(bill.account, *(str(energy_wh) for energy_wh in energies), *(money(amount) for amount in amounts), saving)
-    rest = len(mine) - MAX_BILLS
+    rest = len(mine) - rows
     parts: list[RenderableType] = [table]
     if rest > 0:
         parts.append(Text(f"and {rest} more", style="dim"))

@@ -49,6 +49,7 @@ class TerminalProgress:
         self._setting = setting
         self._notes: deque[str] = deque(maxlen=NOTES)
         self._snapshot: Snapshot | None = None
+        self._console = console
         self._live = Live(console=console, refresh_per_second=REDRAWS_PER_S, vertical_overflow="crop")
         self._spinner: Spinner | None = None
 
@@ -83,10 +84,10 @@ class TerminalProgress:
 
     def _draw(self) -> None:
         if self._snapshot is not None:
-            picture = draw(self._snapshot, self._setting, tuple(self._notes))
+            picture = draw(self._snapshot, self._setting, tuple(self._notes), self._console.size.height)
         else:
             picture = Group(Text("GridPact", style="bold"), *(Text(note, style="yellow") for note in self._notes))
-        self._live.update(picture if self._spinner is None else Group(picture, self._spinner))
+        self._live.update(picture if self._spinner is None else Group(picture, self._spinner), refresh=True)
 
 
 class PlainProgress:

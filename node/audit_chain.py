@@ -26,19 +26,8 @@ from consensus.transaction import Transaction, decode_transaction, signature_is_
 from contracts.application import LedgerApplication
 from contracts.genesis import Genesis
 from node.audit_report import Findings, Progress
-from node.block_store import (
-    BODY_PREFIX,
-    CERTIFICATE_PREFIX,
-    FORMAT,
-    FORMAT_KEY,
-    HEAD_KEY,
-    HEADER_PREFIX,
-    HEIGHT,
-    INDEX_PREFIX,
-    PENDING_PREFIX,
-    PLACE,
-    RECEIPTS_PREFIX,
-)
+from node.block_reader import BODY_PREFIX, CERTIFICATE_PREFIX, HEADER_PREFIX, HEIGHT, INDEX_PREFIX, PLACE, RECEIPTS_PREFIX
+from node.block_store import FORMAT, FORMAT_KEY, HEAD_KEY, PENDING_PREFIX
 from node.key_value import Database
 from node.state_store import STATE_PREFIX
 

@@ -20,17 +20,25 @@ All methods block; writes wait for the disk, so call them from a thread.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from consensus.application import FinalizedBlock
-from consensus.block import Block, Certificate, Header, decode_block, decode_certificate, decode_header
-from consensus.codec import Decoder, encode
+from consensus.block import Block, Certificate, Header
+from consensus.codec import encode
 from consensus.crypto import digest
-from consensus.errors import DecodeError, InvariantViolation
-from consensus.transaction import MAX_TRANSACTION_BYTES, Envelope
+from consensus.errors import InvariantViolation
+from node.block_reader import (
+    BODY_PREFIX,
+    CERTIFICATE_PREFIX,
+    HEADER_PREFIX,
+    HEIGHT,
+    INDEX_PREFIX,
+    PLACE,
+    RECEIPTS_PREFIX,
+    BlockReader,
+    decode_envelope,
+)
 from node.key_value import Database, StoreDamagedError, StoreError, Write, open_database
 from node.state_store import StateStore, state_key
 
@@ -38,19 +46,10 @@ BLOCKS_FOLDER = "blocks"
 """Name of this database's folder inside a channel's folder."""
 FORMAT = b"GridPact store 1"
 FORMAT_KEY, HEAD_KEY = b"m/format", b"m/head"
-META_PREFIX, HEADER_PREFIX, BODY_PREFIX, RECEIPTS_PREFIX = b"m/", b"h/", b"b/", b"r/"
-CERTIFICATE_PREFIX, INDEX_PREFIX, PENDING_PREFIX = b"c/", b"i/", b"p/"
-HEIGHT = struct.Struct(">Q")
-PLACE = struct.Struct(">QI")
-
-T = TypeVar("T")
-
-_decode_envelope = Decoder(Envelope, "transaction", MAX_TRANSACTION_BYTES)
-_decode_body: Decoder[tuple[bytes, tuple[bytes, ...]]] = Decoder(tuple[bytes, tuple[bytes, ...]], "block body", 64 * 1024 * 1024)
-_decode_receipts: Decoder[tuple[bytes, ...]] = Decoder(tuple[bytes, ...], "receipts", 64 * 1024 * 1024)
+META_PREFIX, PENDING_PREFIX = b"m/", b"p/"
 
 
-class ChannelStore:
+class ChannelStore(BlockReader):
     """The database of one channel; make it with :meth:`open`.
 
     Attributes:
@@ -58,7 +57,7 @@ class ChannelStore:
     """
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        super().__init__(database)
         self.state = StateStore(database)
         self._head = self._read_head()
 
@@ -86,11 +85,6 @@ class ChannelStore:
     def close(self) -> None:
         """Close the database; a second time does nothing."""
         self._database.close()
-
-    @property
-    def path(self) -> Path:
-        """Folder of the database."""
-        return self._database.path
 
     # ------------------------------------------------------------------------------------------------------------ writing
 
@@ -134,7 +128,7 @@ class ChannelStore:
         ]
         place = PLACE.pack
         for position, raw in enumerate(block.transactions):
-            writes.append((INDEX_PREFIX + digest(_decode_envelope(raw).body), place(header.height, position)))
+            writes.append((INDEX_PREFIX + digest(decode_envelope(raw).body), place(header.height, position)))
         writes.extend((state_key(key), value) for key, value in finalized.writes)
         writes.extend((PENDING_PREFIX + id_, None) for id_ in spent)
         self._database.write(writes, sync=True)
@@ -160,62 +154,6 @@ class ChannelStore:
         """Return the header of the last block, None for an empty store."""
         return self._head
 
-    def header(self, height: int) -> Header | None:
-        """Return the header at ``height``, None if there is none."""
-        raw = self._at(HEADER_PREFIX, height)
-        return self._decoded(decode_header, raw, height) if raw is not None else None
-
-    def block(self, height: int) -> Block | None:
-        """Return the block at ``height`` (None if there is none; height 0 has a header only)."""
-        raw = self.encoded_block(height)
-        return self._decoded(decode_block, raw, height) if raw is not None else None
-
-    def encoded_block(self, height: int) -> bytes | None:
-        """Return the encoded block, byte for byte as every replica encodes it, without decoding its parts."""
-        body = self._at(BODY_PREFIX, height)
-        if body is None:
-            return None
-        header, receipts = self._at(HEADER_PREFIX, height), self._at(RECEIPTS_PREFIX, height)
-        if header is None or receipts is None:
-            raise StoreDamagedError(self.path, f"block {height} is incomplete")
-        return b"\x94" + header + body[1:] + receipts
-
-    def receipts(self, height: int) -> tuple[bytes, ...] | None:
-        """Return the encoded receipts of a block."""
-        raw = self._at(RECEIPTS_PREFIX, height)
-        return self._decoded(_decode_receipts, raw, height) if raw is not None else None
-
-    def transactions(self, height: int) -> tuple[bytes, ...] | None:
-        """Return the raw transactions of a block."""
-        raw = self._at(BODY_PREFIX, height)
-        return self._decoded(_decode_body, raw, height)[1] if raw is not None else None
-
-    def transaction_ids(self, height: int) -> tuple[bytes, ...] | None:
-        """Return the ids of the transactions of a block, in order (leaves of its transaction tree)."""
-        raws = self.transactions(height)
-        return tuple(digest(self._decoded(_decode_envelope, raw, height).body) for raw in raws) if raws is not None else None
-
-    def certificate(self, height: int) -> Certificate | None:
-        """Return the certificate of a block, None if it is not stored."""
-        raw = self._at(CERTIFICATE_PREFIX, height)
-        return self._decoded(decode_certificate, raw, height) if raw is not None else None
-
-    def last_certificate(self) -> Certificate | None:
-        """Return the certificate of the greatest height."""
-        for key, value in self._database.scan(CERTIFICATE_PREFIX, reverse=True):
-            return self._decoded(decode_certificate, value, HEIGHT.unpack(key[len(CERTIFICATE_PREFIX) :])[0])
-        return None
-
-    def locate(self, transaction_id: bytes) -> tuple[int, int] | None:
-        """Return height and position of an executed transaction."""
-        raw = self._database.get(INDEX_PREFIX + transaction_id)
-        if raw is None:
-            return None
-        if len(raw) != PLACE.size:
-            raise StoreDamagedError(self.path, f"index entry of transaction {transaction_id.hex()} is malformed")
-        height, position = PLACE.unpack(raw)
-        return height, position
-
     def entries(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield the whole committed state by rising key."""
         return self.state.scan(b"")
@@ -236,12 +174,3 @@ class ChannelStore:
         if header is None:
             raise StoreDamagedError(self.path, "the head mark points at no header")
         return header
-
-    def _at(self, prefix: bytes, height: int) -> bytes | None:
-        return self._database.get(prefix + HEIGHT.pack(height)) if 0 <= height < 2**64 else None
-
-    def _decoded(self, decoder: Decoder[T], raw: bytes, height: int) -> T:
-        try:
-            return decoder(raw)
-        except DecodeError as error:
-            raise StoreDamagedError(self.path, f"height {height}: {error}") from error

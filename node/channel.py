@@ -30,6 +30,7 @@ from consensus.transaction import Transaction, decode_transaction
 from contracts.application import LedgerApplication
 from contracts.genesis import Genesis
 from node.block_store import ChannelStore
+from node.bodies import Bodies
 from node.clock import Clock
 from node.driver import Driver, answered
 from node.event_hub import EventHub
@@ -97,19 +98,20 @@ class Channel:
         self._prover = Prover(store, application, self.events)
         self._door = door = PeerDoor(genesis.channel, self)
         rules = genesis.consensus
-        self._desk = desk = ProposalDesk(
-            index, rules, mempool, application, store, clock, self._ask, lambda effect, reason: self._driver.post(answered(effect, reason))
-        )
+        self._bodies = bodies = Bodies(index, mempool, store, clock, lambda peer, ids: door.ask(peer, self._intake.hurry(ids)))
         for sequence, digest, raws in votes.bodies():
-            desk.restore(sequence, digest, raws)
-        self._executor = Executor(application, store, desk, threads, self._executed, self._committed, metrics)
+            bodies.restore(sequence, digest, raws)
+        self._desk = desk = ProposalDesk(
+            index, rules, bodies, mempool, application, store, clock, lambda effect, why: self._driver.post(answered(effect, why))
+        )
+        self._executor = Executor(application, store, bodies, threads, self._executed, self._committed, metrics)
         self._host = ReplicaHost(
-            store, votes, mempool, desk, application, clock, metrics, rules.view_timeout_ms, self._executor.put, door.send_message,
+            store, votes, mempool, desk, bodies, application, clock, metrics, rules.view_timeout_ms, self._executor.put, door.send_message,
             self._announce,
         )  # fmt: skip
         replica = Replica(_replica_config(genesis, index, signer), _found(store, votes))
         self._driver = Driver(replica, self._host, clock, self._persist, door.send_message, metrics)
-        self._intake = Intake(application, store, mempool, desk, clock, threads, door.share, self._driver.wake, metrics)
+        self._intake = Intake(application, store, mempool, bodies, self._arrived, clock, threads, door.share, metrics)
 
     # ----------------------------------------------------------------------------------------------------------- running
 
@@ -148,7 +150,7 @@ class Channel:
         """At intervals: ask again for missing bodies, share again what waits for long, let expired transactions go."""
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
-            self._desk.ask_again()
+            self._bodies.ask_again()
             old = self._mempool.waiting_since(self.clock.monotonic_ms() - SHARE_AGAIN_MS, SHARE_AGAIN_MOST)
             late = self._desk.drop_inadmissible(old, self.clock.now_ms())
             if late:
@@ -246,7 +248,7 @@ class Channel:
 
     def find_transaction(self, transaction_id: bytes) -> Transaction | None:
         """Return a transaction that a peer asks for."""
-        return self._desk.find(transaction_id)
+        return self._bodies.find(transaction_id)
 
     def peer_fault(self, fault: PeerFault) -> None:
         """Count a broken rule of a peer."""
@@ -254,8 +256,10 @@ class Channel:
 
     # ------------------------------------------------------------------------------------------------------------ wiring
 
-    def _ask(self, peer: int | None, ids: Sequence[bytes]) -> None:
-        self._door.ask(peer, self._intake.hurry(ids))
+    def _arrived(self, transaction_ids: Sequence[bytes]) -> None:
+        if self._bodies.arrived(transaction_ids):
+            self._desk.retry()
+        self._driver.wake()
 
     def _announce(self, height: int) -> None:
         header = self.store.header(height)

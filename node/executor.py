@@ -30,15 +30,15 @@ from consensus.errors import DecodeError, InvariantViolation
 from consensus.merkle import merkle_root
 from consensus.transaction import Transaction, decode_transaction, signature_is_valid
 from node.block_store import ChannelStore
+from node.bodies import Bodies
 from node.metrics import ChannelMetrics
-from node.proposals import ProposalDesk
 
 
 class Executor:
     """Executes blocks of one channel in order.
 
     Args:
-        application, store, desk: of the channel.
+        application, store, bodies: of the channel.
         threads: where signatures are checked and the disk is waited for.
         done: takes the answer to the replica.
         committed: told of every new block: header, its transactions, all that its batch named, what executing gave.
@@ -49,7 +49,7 @@ class Executor:
         self,
         application: Application,
         store: ChannelStore,
-        desk: ProposalDesk,
+        bodies: Bodies,
         threads: Threads,
         done: Callable[[Executed | AdoptionFailed], None],
         committed: Callable[[Header, Sequence[Transaction], Sequence[Transaction], FinalizedBlock], None],
@@ -57,7 +57,7 @@ class Executor:
     ) -> None:
         self._application = application
         self._store = store
-        self._desk = desk
+        self._bodies = bodies
         self._threads = threads
         self._done = done
         self._committed = committed
@@ -89,7 +89,7 @@ class Executor:
         return head
 
     async def _execute(self, sequence: int, batch: bytes) -> None:
-        named = await self._desk.transactions_of(batch)
+        named = await self._bodies.transactions_of(batch)
         head = self._head(sequence)
         block, finalized = self._finalize(head, batch, named)
         await self._write(block, finalized, [named[position] for position in finalized.included], named)

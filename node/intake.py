@@ -18,10 +18,10 @@ from consensus.errors import DecodeError
 from consensus.mempool import ADDED, FULL, KNOWN, Mempool
 from consensus.transaction import Transaction, decode_transaction, signature_is_valid
 from node.block_store import ChannelStore
+from node.bodies import Bodies
 from node.clock import Clock
 from node.key_value import StoreError
 from node.metrics import ChannelMetrics
-from node.proposals import ProposalDesk
 
 HTTP, MQTT, PEER = "http", "mqtt", "peer"
 MAX_WAITING = 20_000
@@ -60,10 +60,10 @@ class Intake:
     """Takes transactions in for one channel.
 
     Args:
-        application, store, mempool, desk, clock: of the channel.
+        application, store, mempool, bodies, clock: of the channel.
+        arrived: told which transactions are in the mempool now.
         threads: where signatures are checked and the disk is waited for.
         share: gives raw transactions to the other nodes.
-        wake: tells the driver that there is something to order.
         metrics: of the channel.
     """
 
@@ -72,21 +72,21 @@ class Intake:
         application: Application,
         store: ChannelStore,
         mempool: Mempool,
-        desk: ProposalDesk,
+        bodies: Bodies,
+        arrived: Callable[[Sequence[bytes]], None],
         clock: Clock,
         threads: Executor,
         share: Callable[[Sequence[bytes]], None],
-        wake: Callable[[], None],
         metrics: ChannelMetrics,
     ) -> None:
         self._application = application
         self._store = store
         self._mempool = mempool
-        self._desk = desk
+        self._bodies = bodies
+        self._arrived = arrived
         self._clock = clock
         self._threads = threads
         self._share = share
-        self._wake = wake
         self._metrics = metrics
         self._waiting: deque[_Item] = deque()
         self._urgent: deque[_Item] = deque()
@@ -123,7 +123,7 @@ class Intake:
                 underway.answer = asyncio.get_running_loop().create_future()
                 underway.source = source
             return underway.answer if underway.answer is not None else Submission(id_hex, OK)
-        if not pooled and not self._desk.wants(transaction.id):
+        if not pooled and not self._bodies.wants(transaction.id):
             verdict = self._application.check_transaction(transaction, self._clock.now_ms())
             if not verdict.ok:
                 return self._refused(id_hex, verdict.code, verdict.detail, source)
@@ -214,7 +214,7 @@ class Intake:
         shared, arrived, refused = [], [], []
         for item in good:
             transaction = item.transaction
-            forced = self._desk.wants(transaction.id)
+            forced = self._bodies.wants(transaction.id)
             executed = self._store.locate(transaction.id) is not None
             state = KNOWN if executed and not forced else self._mempool.add(transaction, now_ms, forced=forced)
             if state in (ADDED, KNOWN):
@@ -231,8 +231,7 @@ class Intake:
             self._store.drop_pending(refused)
             self._durable.difference_update(refused)
         if arrived:
-            self._desk.arrived(arrived)
-            self._wake()
+            self._arrived(arrived)
         if shared:
             self._share(shared)
 

@@ -1,29 +1,27 @@
-"""Batches and the transactions they name: making proposals, checking those of others, finding missing bodies.
+"""Proposals: making batches, and checking those of others.
 
-Law. A batch names transactions by id. A replica votes for a batch only while it holds every one of them; what it has once resolved for a
-batch it keeps until the batch's block is certified. Missing ones are asked for, from the proposer first, then from everybody.
+Law. A batch names transactions by id. A replica votes for a batch only while it holds every one of them (:mod:`node.bodies`), and for a
+new one only if nothing in it breaks a rule.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from consensus.application import Application
-from consensus.block import NULL_BATCH, Batch, batch_digest, decode_batch
+from consensus.block import Batch, batch_digest, decode_batch
 from consensus.codec import encode
 from consensus.effects import CheckBatch
 from consensus.errors import DecodeError
 from consensus.mempool import Mempool
-from consensus.transaction import Transaction, decode_transaction
+from consensus.transaction import Transaction
 from contracts.genesis import ConsensusRules
 from node.block_store import ChannelStore
+from node.bodies import Bodies
 from node.clock import Clock
 
 COALESCE_MS = 20
-FETCH_AGAIN_MS = 300
-MAX_FETCH = 500
 
 
 @dataclass(slots=True)
@@ -38,8 +36,7 @@ class ProposalDesk:
     Args:
         index: this validator.
         rules: limits from genesis.
-        mempool, application, store, clock: of the channel.
-        ask: sends a request for transactions (ids) to one validator, None for all.
+        bodies, mempool, application, store, clock: of the channel.
         answer: takes the answer to a check: the effect, and the reason against it or None.
     """
 
@@ -47,27 +44,23 @@ class ProposalDesk:
         self,
         index: int,
         rules: ConsensusRules,
+        bodies: Bodies,
         mempool: Mempool,
         application: Application,
         store: ChannelStore,
         clock: Clock,
-        ask: Callable[[int | None, Sequence[bytes]], None],
         answer: Callable[[CheckBatch, str | None], None],
     ) -> None:
         self._index = index
         self._rules = rules
+        self._bodies = bodies
         self._mempool = mempool
         self._application = application
         self._store = store
         self._clock = clock
-        self._ask = ask
         self._answer = answer
-        self._resolved: dict[bytes, tuple[int, tuple[Transaction, ...]]] = {}
         self._times: dict[int, int] = {}
         self._open: dict[int, _OpenCheck] = {}
-        self._wanted: dict[bytes, int] = {}
-        self._executing: Batch | None = None
-        self._arrived = asyncio.Event()
 
     # ------------------------------------------------------------------------------------------------------------ making
 
@@ -88,7 +81,7 @@ class ProposalDesk:
         if candidates and not chosen:
             return None
         batch = encode(Batch(view, self._index, time_ms, tuple(transaction.id for transaction in chosen)))
-        self._resolved[batch_digest(batch)] = (0, tuple(chosen))
+        self._bodies.keep(0, batch_digest(batch), tuple(chosen))
         return batch
 
     def _admissible(self, candidates: list[Transaction], time_ms: int) -> list[Transaction]:
@@ -109,8 +102,8 @@ class ProposalDesk:
     def proposed(self, sequence: int, batch: bytes) -> None:
         """Note that an own batch is in flight."""
         digest = batch_digest(batch)
-        transactions = self._resolved[digest][1]
-        self._accept(sequence, digest, decode_batch(batch).time_ms, transactions)
+        decoded = decode_batch(batch)
+        self._accept(sequence, digest, decoded.time_ms, self._bodies.find_all(digest, decoded) or ())
 
     # ---------------------------------------------------------------------------------------------------------- checking
 
@@ -148,9 +141,9 @@ class ProposalDesk:
     def _try(self, sequence: int, ask_first: int | None) -> None:
         waiting = self._open[sequence]
         effect = waiting.effect
-        transactions = self.find_all(effect.digest, waiting.batch)
+        transactions = self._bodies.find_all(effect.digest, waiting.batch)
         if transactions is None:
-            self._want(waiting.batch, ask_first)
+            self._bodies.want(waiting.batch, ask_first)
             return
         del self._open[sequence]
         reason = self._objection_to_transactions(transactions, waiting.batch) if effect.fresh else None
@@ -166,87 +159,14 @@ class ProposalDesk:
         return None if verdict.ok else f"{verdict.code}: {verdict.detail}"
 
     def _accept(self, sequence: int, digest: bytes, time_ms: int, transactions: tuple[Transaction, ...]) -> None:
-        self._resolved[digest] = (sequence, transactions)
+        self._bodies.keep(sequence, digest, transactions)
         self._times[sequence] = time_ms
         self._mempool.reserve((transaction.id for transaction in transactions), sequence)
 
-    # ----------------------------------------------------------------------------------------------------------- finding
-
-    def find(self, transaction_id: bytes) -> Transaction | None:
-        """Return a transaction that waits or was executed."""
-        held = self._mempool.get(transaction_id)
-        if held is not None:
-            return held
-        place = self._store.locate(transaction_id)
-        if place is None:
-            return None
-        raws = self._store.transactions(place[0])
-        return decode_transaction(raws[place[1]]) if raws is not None else None
-
-    def find_all(self, digest: bytes, batch: Batch) -> tuple[Transaction, ...] | None:
-        """Return every transaction of a batch, None while one is missing."""
-        known = self._resolved.get(digest)
-        if known is not None:
-            return known[1]
-        found = []
-        for transaction_id in batch.transaction_ids:
-            transaction = self.find(transaction_id)
-            if transaction is None:
-                return None
-            found.append(transaction)
-        return tuple(found)
-
-    async def transactions_of(self, batch: bytes) -> tuple[Transaction, ...]:
-        """Return the transactions of a decided batch, however long it takes to get hold of them."""
-        if batch == NULL_BATCH:
-            return ()
-        decoded, digest = decode_batch(batch), batch_digest(batch)
-        self._executing = decoded
-        while (found := self.find_all(digest, decoded)) is None:
-            self._want(decoded, decoded.proposer)
-            self._arrived.clear()
-            await self._arrived.wait()
-        self._executing = None
-        return found
-
-    def raws_of(self, digest: bytes) -> tuple[bytes, ...]:
-        """Return the raw transactions of a batch that was proposed or accepted."""
-        return tuple(transaction.raw for transaction in self._resolved[digest][1])
-
-    def restore(self, sequence: int, digest: bytes, raws: Sequence[bytes]) -> None:
-        """Take back from the vote log what a batch stood for."""
-        self._resolved[digest] = (sequence, tuple(decode_transaction(raw) for raw in raws))
-
-    def _want(self, batch: Batch, ask_first: int | None) -> None:
-        missing = [one for one in batch.transaction_ids if one not in self._wanted and self.find(one) is None]
-        now_ms = self._clock.monotonic_ms()
-        for transaction_id in missing:
-            self._wanted[transaction_id] = now_ms
-        for start in range(0, len(missing), MAX_FETCH):
-            self._ask(ask_first if ask_first != self._index else None, missing[start : start + MAX_FETCH])
-
-    def wants(self, transaction_id: bytes) -> bool:
-        """Tell whether a proposal names this transaction and it is not here yet."""
-        return transaction_id in self._wanted
-
-    def arrived(self, transaction_ids: Sequence[bytes]) -> None:
-        """Note that transactions came in; answer the checks that waited for them."""
-        relevant = False
-        for transaction_id in transaction_ids:
-            relevant = self._wanted.pop(transaction_id, None) is not None or relevant
-        if relevant:
-            self._arrived.set()
-            for sequence in sorted(self._open):
-                self._try(sequence, None)
-
-    def ask_again(self) -> None:
-        """Ask everybody for what is missing for too long."""
-        now_ms = self._clock.monotonic_ms()
-        late = [one for one, asked_ms in self._wanted.items() if now_ms - asked_ms >= FETCH_AGAIN_MS]
-        for transaction_id in late:
-            self._wanted[transaction_id] = now_ms
-        for start in range(0, len(late), MAX_FETCH):
-            self._ask(None, late[start : start + MAX_FETCH])
+    def retry(self) -> None:
+        """Answer the checks whose missing transactions have come in."""
+        for sequence in sorted(self._open):
+            self._try(sequence, None)
 
     # ------------------------------------------------------------------------------------------------------------ ending
 
@@ -258,12 +178,8 @@ class ProposalDesk:
     def certified(self, height: int) -> None:
         """Forget what belongs to certified heights."""
         self._times = {sequence: time_ms for sequence, time_ms in self._times.items() if sequence >= height}
-        self._resolved = {digest: entry for digest, entry in self._resolved.items() if entry[0] > height}
         self._open = {sequence: entry for sequence, entry in self._open.items() if sequence > height}
-        if self._wanted:
-            batches = [entry.batch for entry in self._open.values()] + ([self._executing] if self._executing is not None else [])
-            needed = {one for batch in batches for one in batch.transaction_ids}
-            self._wanted = {one: asked_ms for one, asked_ms in self._wanted.items() if one in needed}
+        self._bodies.certified(height, [entry.batch for entry in self._open.values()])
 
     def _last_time_ms(self) -> int:
         head = self._store.head()

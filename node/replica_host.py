@@ -26,6 +26,7 @@ from consensus.mempool import Mempool
 from consensus.messages import BlocksMessage
 from consensus.replica import Replica
 from node.block_store import ChannelStore
+from node.bodies import Bodies
 from node.clock import Clock
 from node.metrics import ChannelMetrics
 from node.proposals import ProposalDesk
@@ -42,7 +43,7 @@ class ReplicaHost:
     """Performs the effects of one replica (:class:`node.driver.Host`).
 
     Args:
-        store, votes, mempool, desk, application, clock, metrics: of the channel.
+        store, votes, mempool, desk, bodies, application, clock, metrics: of the channel.
         view_timeout_ms: first patience with a primary.
         run_block: queues a block for execution.
         send: sends an encoded message to one validator.
@@ -55,6 +56,7 @@ class ReplicaHost:
         votes: VoteLog,
         mempool: Mempool,
         desk: ProposalDesk,
+        bodies: Bodies,
         application: Application,
         clock: Clock,
         metrics: ChannelMetrics,
@@ -69,6 +71,7 @@ class ReplicaHost:
         self._votes = votes
         self._mempool = mempool
         self._desk = desk
+        self._bodies = bodies
         self._application = application
         self._clock = clock
         self._metrics = metrics
@@ -103,7 +106,7 @@ class ReplicaHost:
     def bodies_of(self, records: Sequence[LogRecord]) -> list[tuple[int, bytes, tuple[bytes, ...]]]:
         """Return the transactions that must become durable with these records."""
         return [
-            (record.sequence, record.batch_digest, self._desk.raws_of(record.batch_digest)) for record in records if record.batch_digest
+            (record.sequence, record.batch_digest, self._bodies.raws_of(record.batch_digest)) for record in records if record.batch_digest
         ]
 
     def certified(self, effect: Certified) -> None:

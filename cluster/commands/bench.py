@@ -7,7 +7,7 @@ from collections.abc import Callable
 import click
 from rich.console import Console
 
-from cluster.bench import BenchResult, BenchSettings, Progress, run_bench
+from cluster.bench import BATCH, IN_FLIGHT, BenchResult, BenchSettings, Progress, run_bench
 from cluster.options import RunError, check_json_path, json_option, write_json
 from cluster.phases import phase_bar, run_interruptible
 from cluster.tables import print_table
@@ -32,11 +32,14 @@ def rate_per_s(text: str) -> int | None:
 @click.option("--duration", type=click.FloatRange(0.5, 3600), default=20.0, show_default=True, metavar="SECONDS", help="How long to send.")
 @click.option("--rate", type=rate_per_s, default="max", show_default=True, metavar="max|N", help="Transactions per second.")
 @click.option("--kind", type=click.Choice(KINDS), default="transfer", show_default=True, help="What is sent.")
+@click.option(
+    "--in-flight", type=click.IntRange(BATCH, 20_000), default=IN_FLIGHT, show_default=True, help="Transactions under way at once."
+)
 @json_option
-def bench(nodes: int, duration: float, rate: int | None, kind: Kind, json_path: str | None) -> None:
+def bench(nodes: int, duration: float, rate: int | None, kind: Kind, in_flight: int, json_path: str | None) -> None:
     """Load test: own node processes, real TLS, synced stores, every node checks every signature; nothing may be lost or counted twice."""
     check_json_path(json_path)
-    settings = BenchSettings(nodes, duration, rate, kind)
+    settings = BenchSettings(nodes, duration, rate, kind, in_flight)
     with phase_bar() as show:
         result = run_interruptible(lambda: _run(settings, show))
     write_json(json_path, result)
