@@ -16,7 +16,7 @@ from consensus.application import FinalizedBlock
 from consensus.block import Header, genesis_header
 from consensus.codec import encode
 from consensus.crypto import Signer
-from consensus.effects import AdoptionFailed, Executed, Fault, LogRecord, Received
+from consensus.effects import Fault, LogRecord, Received
 from consensus.errors import InvariantViolation, PeerFault
 from consensus.mempool import Mempool
 from consensus.messages import Message
@@ -104,7 +104,7 @@ class Channel:
         self._desk = desk = ProposalDesk(
             index, rules, bodies, mempool, application, store, clock, lambda effect, why: self._driver.post(answered(effect, why))
         )
-        self._executor = Executor(application, store, bodies, threads, self._executed, self._committed, metrics)
+        self._executor = Executor(application, store, bodies, threads, lambda event: self._driver.post(event), self._committed, metrics)  # noqa: PLW0108 - made later
         self._host = ReplicaHost(
             store, votes, mempool, desk, bodies, application, clock, metrics, rules.view_timeout_ms, self._executor.put, door.send_message,
             self._announce,
@@ -265,9 +265,6 @@ class Channel:
         header = self.store.header(height)
         mine = header is not None and header.proposer == self.index
         self.publisher.certified(height, self.transaction_proof if mine else None)
-
-    def _executed(self, event: Executed | AdoptionFailed) -> None:
-        self._driver.post(event)
 
     def _committed(self, header: Header, included: Sequence[Transaction], named: Sequence[Transaction], finalized: FinalizedBlock) -> None:
         ids = [transaction.id for transaction in named]
