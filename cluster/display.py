@@ -167,10 +167,9 @@ def saving_text(bills: tuple[Billed, ...], setting: Setting) -> str:
 
 def saving_words(saving: Saving, currency: str) -> str:
     """Return what members paid, what it would have been, and the difference."""
-    word = "paid" if saving.net_micro >= 0 and saving.grid_only_micro >= 0 else "earned"
-    sign = 1 if word == "paid" else -1
-    amounts = f"{money(sign * saving.net_micro)} {currency} net instead of {money(sign * saving.grid_only_micro)}"
-    return f"members {word} {amounts} with the grid alone: better by {money(saving.saving_micro)}"
+    paid = f"{'paid' if saving.net_micro >= 0 else 'earned'} {money(abs(saving.net_micro))} {currency} net"
+    alone = f"{'paying' if saving.grid_only_micro >= 0 else 'earning'} {money(abs(saving.grid_only_micro))} with the grid alone"
+    return f"members {paid} instead of {alone}: better by {money(saving.saving_micro)}"
 
 
 def _bills(settled: MarketView, bills: tuple[Billed, ...], setting: Setting, rows: int) -> RenderableType:

@@ -29,6 +29,8 @@ MAX_LEAD = 3
 """Leads from 1 to this have a regression of their own; beyond it the usual level of the time of day is used."""
 SEASON_DAYS = 7
 KEPT_DAYS = 15
+LONGEST_GAP = 6
+"""Readings that lie further apart than so many periods tell nothing about the periods between them."""
 LEAST_SEEN = 0.2
 """Share of a running period that must be metered before it is extrapolated."""
 FORGETTING = 0.999
@@ -77,6 +79,9 @@ class NetEnergy:
             return []
         self._counters.append(counters)
         if len(self._counters) == 1:
+            return []
+        if counters.time_ms - self._counters[-2].time_ms > LONGEST_GAP * self._period_ms:
+            self._counters = [counters]
             return []
         first = -(-self._counters[-2].time_ms // self._period_ms)
         last = counters.time_ms // self._period_ms

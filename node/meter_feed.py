@@ -43,6 +43,7 @@ MAX_BACKOFF_S = 10.0
 STABLE_S = 5.0
 FIRST_FULL_S = 0.02
 MAX_FULL_S = 1.0
+GOODBYE_S = 1.0
 _REFUSED = 0x80
 _NO_DELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 
@@ -159,10 +160,14 @@ class MeterFeed:
                 self._task.result()
 
     async def stop(self) -> None:
-        """End the feed; what was not acknowledged comes again."""
-        if self._task is not None:
+        """End the feed; what was not acknowledged comes again.
+
+        One cancellation may get lost: ``asyncio.wait_for`` drops it if the connection breaks at the same moment (until Python 3.12), and
+        aiomqtt puts its own error in its place if the goodbye takes too long.
+        """
+        while self._task is not None and not self._task.done():
             self._task.cancel()
-            await asyncio.wait([self._task])
+            await asyncio.wait([self._task], timeout=GOODBYE_S)
 
     def publish_receipt(self, meter: str, notice: bytes) -> None:
         """Send a meter an encoded ``ReceiptNotice``, soon.

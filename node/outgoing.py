@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
@@ -76,6 +77,7 @@ class OutgoingLink:
         self._queue: deque[bytes] = deque()
         self._away = False
         self._wake = asyncio.Event()
+        self._peer_is_up = asyncio.Event()
         self._heard = False
 
     def put(self, data: bytes) -> bool:
@@ -92,6 +94,10 @@ class OutgoingLink:
         """Dial another address from the next attempt on."""
         self._address = (host, port)
 
+    def hurry(self) -> None:
+        """Dial again at once: the peer has just dialled us, so it is up."""
+        self._peer_is_up.set()
+
     async def run(self) -> None:
         """Keep the link up until cancelled."""
         pause_ms = self._times.backoff_ms
@@ -105,7 +111,10 @@ class OutgoingLink:
                 _log.warning("link down", peer=self.name, why=why)
             self.failures[why] += 1
             self.connected = False
-            await asyncio.sleep(pause_ms * random.uniform(0.5, 1.0) / 1000)  # noqa: S311  jitter against dialling in step, no secret
+            self._peer_is_up.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_ms * random.uniform(0.5, 1.0) / 1000):  # noqa: S311  jitter, no secret
+                    await self._peer_is_up.wait()
             pause_ms = min(2 * pause_ms, self._times.max_backoff_ms)
 
     async def _attempt(self) -> str:

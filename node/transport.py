@@ -238,6 +238,7 @@ class PeerLinks:
         if previous is not None:
             previous.transport.abort()
         self._incoming[peer] = writer
+        self._outgoing[peer].hurry()
         return peer
 
     async def _pulse(self, writer: asyncio.StreamWriter) -> None:

@@ -122,8 +122,9 @@ def test_savings_are_of_the_members_alone():
 @pytest.mark.parametrize(
     ("saving", "words"),
     [
-        (Saving(100_000, 150_000), "members paid 0.1000 USD net instead of 0.1500 with the grid alone: better by 0.0500"),
-        (Saving(-150_000, -100_000), "members earned 0.1500 USD net instead of 0.1000 with the grid alone: better by 0.0500"),
+        (Saving(100_000, 150_000), "members paid 0.1000 USD net instead of paying 0.1500 with the grid alone: better by 0.0500"),
+        (Saving(-10_000, 50_000), "members earned 0.0100 USD net instead of paying 0.0500 with the grid alone: better by 0.0600"),
+        (Saving(-150_000, -100_000), "members earned 0.1500 USD net instead of earning 0.1000 with the grid alone: better by 0.0500"),
     ],
 )
 def test_savings_in_words(saving, words):

@@ -159,6 +159,22 @@ async def test_link_comes_back_after_the_peer_restarts(tmp_path: Path, authority
             await again.links.stop()
 
 
+async def test_a_peer_that_dials_is_dialled_at_once_however_long_the_pause_was(tmp_path: Path, authority: Authority) -> None:
+    sleepy = LinkTimes(keepalive_ms=50, silence_ms=20_000, handshake_ms=5_000, backoff_ms=3_600_000, max_backoff_ms=3_600_000)
+    tls = [tls_files(tmp_path / name, authority, name) for name in NAMES[:2]]
+    first, second = Node(0, tls[0], sleepy, 1 << 20, 2), Node(1, tls[1], PATIENT, 1 << 20, 2)
+    await first.links.start()
+    try:
+        await until(lambda: not first.links.send(1, frame(1)))  # the first dial failed: the next is an hour away
+        await second.links.start()
+        first.links.retarget(1, "127.0.0.1", second.links.port)
+        second.links.retarget(0, "127.0.0.1", first.links.port)
+        await until(first.connected)
+    finally:
+        await second.links.stop()
+        await first.links.stop()
+
+
 async def test_slow_reader_holds_back_and_the_queue_is_bounded(tmp_path: Path, authority: Authority) -> None:
     async with nodes(tmp_path, authority, times=FAST, max_queue_bytes=1 << 20) as (first, second):
         await until(first.connected)
