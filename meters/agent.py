@@ -25,7 +25,7 @@ from consensus.proofs import check_transaction_proof
 from contracts.calls import ClockQuality, SubmitReading
 from contracts.events import decode_receipt
 from contracts.topics import OFFLINE, ONLINE, Purpose, decode_receipt_notice, meter_topic
-from meters.link import BrokerLogin, hold_session
+from meters.link import BrokerLogin, end, hold_session
 from meters.outbox import Outbox
 from meters.reading import CounterSource, MeterIdentity, SignedReading, sign_again, sign_reading, unsigned_reading
 from meters.schedule import due_times_ms, next_due_ms
@@ -213,16 +213,16 @@ class MeterAgent:
             raise aiomqtt.MqttError(f"the broker refuses the subscription to {self._receipt_topic}")
         await client.publish(self._status_topic, ONLINE, qos=1, retain=True)
         self._connected = True
-        tasks = [asyncio.ensure_future(work) for work in (self._publish(client), self._settle(client), stop.wait())]
+        tasks: list[asyncio.Future[object]] = [
+            asyncio.ensure_future(work) for work in (self._publish(client), self._settle(client), stop.wait())
+        ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
             self._connected = False
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(tasks)
         await client.publish(self._status_topic, OFFLINE, qos=1, retain=True)
 
     async def _publish(self, client: aiomqtt.Client) -> None:
@@ -248,7 +248,8 @@ class MeterAgent:
         """Wait for a new reading, for room in the window, or for the next time-out."""
         next_ms = min((waiting.next_ms for waiting in self._waiting.values()), default=now_ms + 3_600_000)
         try:
-            await asyncio.wait_for(self._wake.wait(), (next_ms - now_ms) / 1000)
+            async with asyncio.timeout((next_ms - now_ms) / 1000):
+                await self._wake.wait()
         except TimeoutError:
             return
 

@@ -12,7 +12,7 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,7 @@ KEEPALIVE_S = 20
 TIMEOUT_S = 10.0
 FIRST_BACKOFF_S = 0.2
 MAX_BACKOFF_S = 15.0
+CANCEL_AGAIN_S = 0.2
 STABLE_S = 5.0
 """A session that lasted so long was a good one: the next pause is short again."""
 NO_DELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
@@ -123,6 +124,19 @@ def abandon(client: aiomqtt.Client) -> None:
 async def sleep_unless(stop: asyncio.Event, seconds: float) -> None:
     """Wait for ``seconds``, or until ``stop`` is set."""
     try:
-        await asyncio.wait_for(stop.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await stop.wait()
     except TimeoutError:
         return
+
+
+async def end(tasks: Sequence[asyncio.Future[object]]) -> None:
+    """Cancel tasks until they have ended.
+
+    Once is not enough: ``asyncio.wait_for``, which aiomqtt uses, drops a cancellation that comes together with the result (until Python 3.12).
+    """
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -44,6 +44,7 @@ STABLE_S = 5.0
 FIRST_FULL_S = 0.02
 MAX_FULL_S = 1.0
 GOODBYE_S = 1.0
+CANCEL_AGAIN_S = 0.2
 _REFUSED = 0x80
 _NO_DELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 
@@ -259,10 +260,7 @@ class MeterFeed:
             for task in done:
                 task.result()
         finally:
-            tasks = [task for task in (intake, receipts) if task is not None]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _end([task for task in (intake, receipts) if task is not None])
 
     async def _take_in(self, client: aiomqtt.Client) -> None:
         """Take in what arrives, in batches."""
@@ -358,6 +356,15 @@ class MeterFeed:
         self._counts[name] += amount
         if self._on_count is not None:
             self._on_count(name, amount)
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended (see :meth:`MeterFeed.stop` for why once is not enough)."""
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _abandon(client: aiomqtt.Client) -> None:
