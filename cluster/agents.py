@@ -29,7 +29,7 @@ from cluster.quoting import Quote, Quoter, Tariff, Temper
 from consensus.codec import encode
 from consensus.crypto import Signer
 from consensus.errors import GridPactError, InputError
-from contracts.calls import CancelOrder, CounterWh, PlaceOrder, TimeMs
+from contracts.calls import CancelOrder, PlaceOrder, TimeMs
 from contracts.genesis import Genesis
 from contracts.views import MarketView
 from node.client import GridPactClient, Member, Refused
@@ -52,11 +52,14 @@ _CLEARED = frozenset({"cleared", "delivering", "metering", "settled"})
 
 
 class PastReading(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One line of a household's own records from before the chain's start: counters at a time."""
+    """One line of a household's own records from before the chain's start: counters at a time.
+
+    They lead up to the meter's first counters on the chain, so they may be negative.
+    """
 
     time_ms: TimeMs
-    import_wh: CounterWh
-    export_wh: CounterWh
+    import_wh: int
+    export_wh: int
 
 
 @dataclass(frozen=True)

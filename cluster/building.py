@@ -22,6 +22,7 @@ from cluster.planning import (
     Wishes,
     plan_ledger,
     read_household_data,
+    read_household_past,
 )
 from cluster.ports import HOST, free_ports
 from cluster.topology import BROKER_FOLDER, CLOCK_FILE, BrokerPlace, Household, NodePlace, Topology, read_file, write_topology
@@ -156,7 +157,7 @@ def _write(folder: Path, recipe: _Recipe) -> Topology:
     )
     provision(folder, cluster)
     _write_broker(folder, recipe, passwords)
-    _write_histories(folder, plan, read_household_data(wishes))
+    _write_histories(folder, plan, read_household_data(wishes), read_household_past(wishes))
     topology = _topology(folder, cluster.chain_id, recipe, passwords)
     if recipe.replay:
         write_replay_time(topology.clock_file, ReplayTime(plan.genesis_ms, wall_ms(), topology.speed, True))
@@ -262,15 +263,33 @@ def _write_keys(folder: Path, plan: LedgerPlan) -> tuple[tuple[Participant, ...]
     return tuple(participants), tuple(meters)
 
 
-def _write_histories(folder: Path, plan: LedgerPlan, dataset: Dataset) -> None:
-    """Write each household's own records: counters at every period boundary before the chain's start, as far as the data go back."""
-    period_ms = plan.market.period_ms
-    first_ms = max(dataset.start_ms, plan.genesis_ms - plan.offset_ms - MAX_HISTORY_MS)
-    first_ms = -(-first_ms // period_ms) * period_ms
+def _write_histories(folder: Path, plan: LedgerPlan, dataset: Dataset, past: Dataset | None) -> None:
+    """Write each household's own records: counters at every period boundary before the chain's start, as far as its data go back.
+
+    Counters of days before the data's first are negative, so that they lead up to the data's zero.
+    """
     for home in plan.households:
-        times = range(first_ms, plan.genesis_ms - plan.offset_ms + 1, period_ms)
-        records = [{"time_ms": time_ms + plan.offset_ms, **dataset.counters_at(home.meter, time_ms)._asdict()} for time_ms in times]
+        records = [] if past is None else _records(past, home.meter, past.start_ms, past.end_ms - 1, plan, ends_at_zero=True)
+        first_ms = max(dataset.start_ms, plan.genesis_ms - plan.offset_ms - MAX_HISTORY_MS)
+        records += _records(dataset, home.meter, first_ms, plan.genesis_ms - plan.offset_ms, plan, ends_at_zero=False)
         (folder / METERS_FOLDER / home.meter / HISTORY_FILE).write_bytes(msgspec.json.encode(records))
+
+
+def _records(dataset: Dataset, meter: str, first_ms: int, last_ms: int, plan: LedgerPlan, *, ends_at_zero: bool) -> list[dict[str, int]]:
+    """Return counters at the period boundaries from ``first_ms`` to ``last_ms`` (the data's time)."""
+    period_ms = plan.market.period_ms
+    final = dataset.counters_at(meter, dataset.end_ms) if ends_at_zero else dataset.counters_at(meter, dataset.start_ms)
+    records = []
+    for time_ms in range(-(-first_ms // period_ms) * period_ms, last_ms + 1, period_ms):
+        counters = dataset.counters_at(meter, time_ms)
+        records.append(
+            {
+                "time_ms": time_ms + plan.offset_ms,
+                "import_wh": counters.import_wh - final.import_wh,
+                "export_wh": counters.export_wh - final.export_wh,
+            }
+        )
+    return records
 
 
 def _topology(folder: Path, chain_id: str, recipe: _Recipe, passwords: dict[str, str]) -> Topology:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from consensus.errors import InputError
 from contracts.genesis import ConsensusRules, MarketRules, Role, Tariff
-from meters.dataset import MW_MS_PER_MWH, SHIPPED_FILE, Dataset, read_dataset, shipped_dataset
+from meters.dataset import MW_MS_PER_MWH, SHIPPED_FILE, Dataset, read_dataset, shipped_dataset, shipped_past
 
 HOURS = 24
 DAY_MS = HOURS * 3_600_000
@@ -120,6 +120,11 @@ def plan_ledger(wishes: Wishes, *, now_ms: int | None = None) -> LedgerPlan:
     )
 
 
+def read_household_past(wishes: Wishes) -> Dataset | None:
+    """Return the data of the days before those of :func:`read_household_data`, for the shipped homes; None for the user's own data."""
+    return shipped_past() if wishes.data is None else None
+
+
 def read_household_data(wishes: Wishes) -> Dataset:
     """Return the data of the households that take part: the first ones of the file.
 
@@ -185,8 +190,9 @@ def _select(dataset: Dataset, households: int | None) -> Dataset:
 
 
 def _replay_start(dataset: Dataset, period_ms: int, asked_ms: int | None) -> int:
-    """Return the start of the first delivery period: as asked, else the first period with both surplus and deficit whose households
-    have seen both in their own records already, so that their agents know what to offer and the first period has trades.
+    """Return the start of the first delivery period: as asked, else the first one with both surplus and deficit that comes after one.
+
+    Then the agents have seen today's sun in their own records and know what to offer, and the first period has trades.
     """
     if asked_ms is None:
         first_ms = dataset.first_two_sided_ms(period_ms)

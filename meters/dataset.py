@@ -17,6 +17,7 @@ from consensus.errors import InputError
 from meters.data_file import Row, read_rows
 
 SHIPPED_FILE = Path(__file__).parent / "data" / "homes14_hourly_28d_summer.csv.gz"
+SHIPPED_PAST_FILE = SHIPPED_FILE.with_name("homes14_hourly_6d_before.csv.gz")
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 MW_MS_PER_WH = HOUR_MS * 1000
@@ -160,6 +161,11 @@ class Dataset:
 def shipped_dataset() -> Dataset:
     """Return the data that comes with GridPact: 14 homes, hourly, 28 summer days."""
     return read_dataset(SHIPPED_FILE)
+
+
+def shipped_past() -> Dataset:
+    """Return the six days before the shipped data, of the same homes: what they know of themselves when the replay begins."""
+    return read_dataset(SHIPPED_PAST_FILE)
 
 
 def read_dataset(path: Path) -> Dataset:

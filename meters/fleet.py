@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,10 +96,9 @@ async def run_fleet(config: FleetConfig, stop: asyncio.Event) -> None:
         logging.getLogger("gridpact.meters").info("%d meters start", len(agents))
         try:
             async with asyncio.TaskGroup() as group:
-                for agent in agents:
-                    group.create_task(agent.run(stop))
-                group.create_task(_tick(agents, config.now_ms, stop))
-                group.create_task(_report(agents, config.status_file, stop))
+                work = [agent.run(stop) for agent in agents]
+                for part in (*work, _tick(agents, config.now_ms, stop), _report(agents, config.status_file, stop)):
+                    group.create_task(_together(part, stop))
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from failures
         finally:
@@ -128,6 +127,14 @@ def _close(outboxes: list[Outbox]) -> None:
 def _agent(config: FleetConfig, meter: FleetMeter, outbox: Outbox, executor: ThreadPoolExecutor) -> MeterAgent:
     identity = MeterIdentity.of(config.genesis, meter.meter, meter.signer)
     return MeterAgent(identity, config.settings, meter.source, outbox, meter.login, config.now_ms, executor)
+
+
+async def _together(part: Coroutine[object, object, None], stop: asyncio.Event) -> None:
+    """Run one part of the fleet; if it fails, all others stop."""
+    try:
+        await part
+    finally:
+        stop.set()
 
 
 async def _tick(agents: list[MeterAgent], now_ms: Callable[[], int], stop: asyncio.Event) -> None:

@@ -133,7 +133,8 @@ async def sleep_unless(stop: asyncio.Event, seconds: float) -> None:
 async def end(tasks: Sequence[asyncio.Future[object]]) -> None:
     """Cancel tasks until they have ended.
 
-    Once is not enough: ``asyncio.wait_for``, which aiomqtt uses, drops a cancellation that comes together with the result (until Python 3.12).
+    Once is not enough: ``asyncio.wait_for``, which aiomqtt uses, drops a cancellation that comes together with the result (until
+    Python 3.12).
     """
     while pending := [task for task in tasks if not task.done()]:
         for task in pending:
