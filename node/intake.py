@@ -116,6 +116,8 @@ class Intake:
         id_hex = transaction.id.hex()
         pooled = transaction.id in self._mempool
         if self._store.locate(transaction.id) is not None or (pooled and (source == PEER or transaction.id in self._durable)):
+            if source == MQTT:
+                self._metrics.readings_duplicated.inc()
             return Submission(id_hex, OK)
         underway = self._underway.get(transaction.id)
         if underway is not None and underway.transaction.raw == raw:

@@ -115,9 +115,9 @@ class ChannelMetrics:
         """Count a transaction refused at intake; ``source`` is http, mqtt or peer."""
         self._families.transactions_refused.labels(self._name, code, source).inc()
 
-    def reading_refused(self, code: str) -> None:
-        """Count a reading refused at intake."""
-        self._families.readings_refused.labels(self._name, code).inc()
+    def reading_refused(self, code: str, count: int = 1) -> None:
+        """Count readings refused at intake."""
+        self._families.readings_refused.labels(self._name, code).inc(count)
 
     def peer_fault(self, suspicion: Suspicion) -> None:
         """Count a broken protocol rule."""

@@ -21,7 +21,7 @@ from node.config import MqttConfig, NodeConfig, load_genesis
 from node.http_api import HttpApi
 from node.keys import load_tls, read_password, read_signer
 from node.meter_feed import BrokerSettings, MeterFeed
-from node.metrics import NodeMetrics
+from node.metrics import ChannelMetrics, NodeMetrics
 from node.transport import PeerAddress, PeerLinks
 from node.vote_log import VoteLog
 
@@ -73,7 +73,7 @@ async def _serve(config: NodeConfig, genesis: Genesis, channel: Channel, metrics
         on_frame=channel.door.on_frame,
     )
     api = HttpApi([channel], metrics, host=config.http.host, port=config.http.port, version=_version())
-    feed = _make_feed(config, channel)
+    feed = _make_feed(config, channel, metrics.channel(channel.name))
     async with contextlib.AsyncExitStack() as doors:
         await links.start()
         doors.push_async_callback(links.stop)
@@ -93,7 +93,7 @@ async def _serve(config: NodeConfig, genesis: Genesis, channel: Channel, metrics
 async def _until_stopped(channel: Channel, links: PeerLinks, feed: MeterFeed | None, metrics: NodeMetrics, stop: asyncio.Event) -> None:
     work = [
         asyncio.create_task(channel.run(links), name="channel"),
-        asyncio.create_task(_watch(links, feed, metrics), name="gauges"),
+        asyncio.create_task(_watch(links, feed, metrics, channel.name), name="gauges"),
     ]
     if feed is not None:
         work.append(asyncio.create_task(feed.wait(), name="feed"))
@@ -121,9 +121,10 @@ def _reasons(failures: list[BaseException]) -> list[str]:
     return found
 
 
-async def _watch(links: PeerLinks, feed: MeterFeed | None, metrics: NodeMetrics) -> None:
+async def _watch(links: PeerLinks, feed: MeterFeed | None, metrics: NodeMetrics, channel: str) -> None:
     """Copy the state of the connections into the metrics."""
     dropped: dict[str, int] = {}
+    refused: dict[str, int] = {}
     while True:
         for link in links.status():
             metrics.peer_connected.labels(link.name).set(link.connected)
@@ -131,6 +132,9 @@ async def _watch(links: PeerLinks, feed: MeterFeed | None, metrics: NodeMetrics)
             dropped[link.name] = link.dropped
         if feed is not None:
             metrics.mqtt_connected.set(feed.status().connected)
+            for code, count in feed.refusals().items():
+                metrics.channel(channel).reading_refused(code, count - refused.get(code, 0))
+                refused[code] = count
         await asyncio.sleep(GAUGES_S)
 
 
@@ -143,16 +147,21 @@ def _peers(config: NodeConfig, genesis: Genesis, own: int) -> dict[int, PeerAddr
     }
 
 
-def _make_feed(config: NodeConfig, channel: Channel) -> MeterFeed | None:
+def _make_feed(config: NodeConfig, channel: Channel, metrics: ChannelMetrics) -> MeterFeed | None:
     if config.mqtt is None:
         return None
+
+    def count(name: str, amount: int) -> None:
+        if name == "received":
+            metrics.readings_received.inc(amount)
+
     return MeterFeed(
         channel=channel.name,
         node=config.name,
         broker=_broker(config.mqtt),
         submit=channel.submit,
         find_proof=channel.transaction_proof,
-        on_count=None,
+        on_count=count,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -162,16 +163,21 @@ async def test_queued_while_the_feed_is_away(broker: RealBroker) -> None:
         await until(lambda: len(intake.stored) == 30, "the broker kept them")
 
 
-async def test_it_stops_even_at_the_moment_it_is_told_that_it_is_subscribed(broker: RealBroker) -> None:
-    """A broker may deliver what it kept before it answers the subscription: the stop then races with the answer."""
-    async with feed_on(broker, Intake()) as feed:
-        await until(lambda: feed.status().connected, "connected")
-    async with meter(broker, "M1") as client:
-        for raw in readings("M1", 25):
-            await publish(client, "M1", [raw])
-            intake = Intake()
-            async with feed_on(broker, intake):
-                await until(lambda taken=intake, sent=raw: sent in taken.stored, "taken in")  # type: ignore[misc]  # mypy cannot infer it
+class DeafOnce(MeterFeed):
+    """Loses its first cancellation, as ``asyncio.wait_for`` does when it comes together with the broker's answer (until Python 3.12)."""
+
+    async def run(self) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await super().run()
+        await super().run()
+
+
+async def test_it_stops_even_if_a_cancellation_gets_lost(broker: RealBroker) -> None:
+    feed = DeafOnce(channel="main", node="dc0", broker=BrokerSettings(broker.address, "dc0", "node-secret"), submit=Intake().submit)
+    await feed.start()
+    await until(lambda: feed.status().connected, "connected")
+    await asyncio.wait_for(feed.stop(), 20)
+    assert not feed.status().connected
 
 
 async def test_wrong_credentials_are_told(broker: RealBroker) -> None:
