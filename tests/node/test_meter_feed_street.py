@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,71 +72,84 @@ class Ledger:
             await feed.stop()
 
 
+class Street:
+    """A fleet of real meter agents with a clock that the test moves on."""
+
+    def __init__(self, folder: Path, broker: RealBroker) -> None:
+        self.folder = folder
+        self.now_ms = START_MS
+        self.status_file = folder / "status.json"
+        self.data = shipped_dataset()
+        self._stop = asyncio.Event()
+        meters = tuple(
+            FleetMeter(
+                home,
+                meter_key(home),
+                ReplayMeter(self.data, home),
+                folder / home / "outbox.sqlite",
+                BrokerLogin(broker.address, home, f"secret-{home}"),
+            )
+            for home in HOMES
+        )
+        settings = AgentSettings(PERIOD_MS, START_MS, retry_ms=300, max_retry_ms=1_000)
+        config = FleetConfig(make_genesis(HOMES), meters, settings, lambda: self.now_ms, self.status_file)
+        self._task = asyncio.create_task(run_fleet(config, self._stop))
+
+    async def stop(self) -> None:
+        self._stop.set()
+        await asyncio.wait_for(self._task, 20)
+
+    def status(self) -> dict[str, Any]:
+        status: dict[str, Any] = json.loads(self.status_file.read_bytes())
+        return status
+
+    def all_proven(self) -> bool:
+        status = self.status()
+        return (status["proven"], status["pending"], status["connected"]) == (60, 0, 4)
+
+    def check(self, ledger: Ledger) -> None:
+        """Check every reading against the data, and that every outbox is empty."""
+        status = self.status()
+        assert (status["published"], status["proven"], status["refused"], status["pending"], status["connected"]) == (60, 60, 0, 0, 0)
+        assert [meter["meter"] for meter in status["meters"]] == list(HOMES)
+        for home in HOMES:
+            for sequence in range(1, 16):
+                reading = ledger.readings[home, sequence]
+                assert reading.time_ms == START_MS + (sequence - 1) * PERIOD_MS
+                assert (reading.import_wh, reading.export_wh) == self.data.counters_at(home, reading.time_ms)
+            outbox = Outbox(self.folder / home / "outbox.sqlite", f"test/main/{home}")
+            assert (outbox.totals.taken, outbox.totals.proven, outbox.unproven()) == (15, 15, [])
+            outbox.close()
+
+
 @pytest.mark.parametrize("kind", ["amqtt", "mosquitto"])
 async def test_every_reading_settles_once(kind: str, tmp_path: Path) -> None:
     broker = RealBroker(kind, tmp_path / "broker", USERS)
     await broker.start()
-    ledger = Ledger()
-    data = shipped_dataset()
-    clock = {"now_ms": START_MS}
-    status_file = tmp_path / "meters" / "status.json"
-    config = FleetConfig(
-        genesis=make_genesis(HOMES),
-        meters=tuple(
-            FleetMeter(
-                home,
-                meter_key(home),
-                ReplayMeter(data, home),
-                tmp_path / "meters" / home / "outbox.sqlite",
-                BrokerLogin(broker.address, home, f"secret-{home}"),
-            )
-            for home in HOMES
-        ),
-        settings=AgentSettings(PERIOD_MS, START_MS, retry_ms=300, max_retry_ms=1_000),
-        now_ms=lambda: clock["now_ms"],
-        status_file=status_file,
-    )
-    stop = asyncio.Event()
-    fleet = asyncio.create_task(run_fleet(config, stop))
+    ledger, street = Ledger(), Street(tmp_path / "meters", broker)
 
     def settled(periods: int) -> bool:
         return len(ledger.settled) == len(HOMES) * (periods + 1)
 
     try:
         async with ledger.feed(broker):
-            clock["now_ms"] += 3 * PERIOD_MS
+            street.now_ms += 3 * PERIOD_MS
             await until(lambda: settled(3), "the first periods settle")
         ledger.hangs = True
         async with ledger.feed(broker):
             before = ledger.submissions
-            clock["now_ms"] += PERIOD_MS
+            street.now_ms += PERIOD_MS
             await until(lambda: ledger.submissions > before, "received, and cut off before it was stored")
         ledger.hangs = False
         assert settled(3)
         await broker.kill()
-        clock["now_ms"] += 10 * PERIOD_MS
+        street.now_ms += 10 * PERIOD_MS
         await broker.start()
         async with ledger.feed(broker):
             await until(lambda: settled(14), "everything settles in the end")
-
-            def all_proven() -> bool:
-                totals = json.loads(status_file.read_bytes())
-                return (totals["proven"], totals["pending"], totals["connected"]) == (60, 0, 4)
-
-            await until(all_proven, "every outbox is empty")
+            await until(street.all_proven, "every outbox is empty")
     finally:
-        stop.set()
-        await asyncio.wait_for(fleet, 20)
+        await street.stop()
         await broker.stop()
     assert set(ledger.settled.values()) == {1}
-    status = json.loads(status_file.read_bytes())
-    assert (status["published"], status["proven"], status["refused"], status["pending"], status["connected"]) == (60, 60, 0, 0, 0)
-    assert [meter["meter"] for meter in status["meters"]] == list(HOMES)
-    for home in HOMES:
-        for sequence in range(1, 16):
-            reading = ledger.readings[home, sequence]
-            assert reading.time_ms == START_MS + (sequence - 1) * PERIOD_MS
-            assert (reading.import_wh, reading.export_wh) == data.counters_at(home, reading.time_ms)
-        outbox = Outbox(tmp_path / "meters" / home / "outbox.sqlite", f"test/main/{home}")
-        assert (outbox.totals.taken, outbox.totals.proven, outbox.unproven()) == (15, 15, [])
-        outbox.close()
+    street.check(ledger)
