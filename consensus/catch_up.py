@@ -44,7 +44,7 @@ def send_status(turn: Turn) -> None:
         turn.broadcast(FetchBatch(digest))
     stands = (state.executed, state.certified)
     if state.stuck_at == stands:
-        fetch_blocks(turn)
+        fetch_blocks(turn, stuck=True)
     state.stuck_at = stands
 
 
@@ -107,11 +107,15 @@ def _send_votes(turn: Turn, peer: int, body: StatusBody) -> None:
             turn.send(peer, VoteMessage(vote))
 
 
-def fetch_blocks(turn: Turn) -> None:
-    """Ask peers that have more certified blocks for the next ones, a different range each."""
+def fetch_blocks(turn: Turn, *, stuck: bool = False) -> None:
+    """Ask peers that have more certified blocks for the next ones, a different range each.
+
+    Args:
+        stuck: nothing moved since the last status, so even a block that is being executed is asked for: its bodies may not be had.
+    """
     state = turn.state
     first = state.certified + 1
-    while first in state.fetched or _is_under_way(turn, first):
+    while first in state.fetched or (not stuck and _is_under_way(turn, first)):
         first += 1
     for peer in state.peers.values():
         if peer.fetch_deadline_ms is not None and turn.now_ms >= peer.fetch_deadline_ms:
@@ -133,7 +137,7 @@ def fetch_blocks(turn: Turn) -> None:
 def _is_under_way(turn: Turn, height: int) -> bool:
     """Whether a block is being executed here and its certificate is at hand: nobody need send it."""
     state = turn.state
-    return height <= state.submitted and (height in state.held or (state.adopting is not None and height == state.submitted))
+    return height <= state.submitted and (height in state.held or (state.adopting is not None and height == state.executed + 1))
 
 
 def on_fetch_blocks(turn: Turn, peer: int, message: FetchBlocks) -> None:
@@ -150,38 +154,46 @@ def on_blocks(turn: Turn, peer: int, message: BlocksMessage) -> None:
         PeerFault: a certificate does not check.
     """
     state = turn.state
-    known = state.peers.get(peer)
-    if known is not None:
-        known.fetch_deadline_ms = None
+    known = state.peers.setdefault(peer, Peer())
+    if known.fetch_deadline_ms is None:
+        return
+    known.fetch_deadline_ms = None
+    if not message.blocks or message.blocks[0].certificate.height != known.fetch_first:
+        known.fetch_failures += 1
     taken = False
     for block in message.blocks[:BLOCKS_PER_FETCH]:
         height = block.certificate.height
-        if height in state.fetched or _is_under_way(turn, height) or not state.certified < height <= state.certified + MAX_FETCHED:
+        if (
+            height in state.fetched
+            or not known.fetch_first <= height <= known.fetch_last
+            or not state.certified < height <= state.certified + MAX_FETCHED
+        ):
             continue
         if not turn.config.validators.certifies(block.certificate):
             raise PeerFault(peer, Suspicion.BAD_CERTIFICATE, f"block {height}")
         taken = True
-        if height <= state.submitted:
+        if height <= state.executed:
             certify(turn, block.certificate)
         else:
             state.fetched[height] = (block, peer)
     adopt_fetched(turn)
     if taken:
-        if known is not None:
-            known.fetch_failures = 0
         fetch_blocks(turn)
 
 
 def adopt_fetched(turn: Turn) -> None:
-    """Hand the next fetched block to the host: one at a time, so that a bad one leaves nothing behind it to undo."""
+    """Hand the next fetched block to the host, one at a time, so that a bad one leaves nothing behind it to undo.
+
+    It takes the place of a batch at the same height that the host could not execute yet.
+    """
     state = turn.state
-    for height in [height for height in state.fetched if height <= state.submitted]:
+    following = state.executed + 1
+    for height in [height for height in state.fetched if height < following]:
         certify(turn, state.fetched.pop(height)[0].certificate)
-    if state.adopting is None and state.submitted == state.executed and state.submitted + 1 in state.fetched:
-        block, peer = state.fetched.pop(state.submitted + 1)
-        state.submitted += 1
-        state.adopting = (block, peer)
-        turn.emit(Adopt(state.submitted, block))
+    if state.adopting is None and following in state.fetched:
+        state.adopting = state.fetched.pop(following)
+        state.submitted = max(state.submitted, following)
+        turn.emit(Adopt(following, state.adopting[0]))
 
 
 def on_adoption_failed(turn: Turn, sequence: int, reason: str) -> None:
@@ -191,7 +203,7 @@ def on_adoption_failed(turn: Turn, sequence: int, reason: str) -> None:
         InvariantViolation: no such block was being adopted.
     """
     state = turn.state
-    if state.adopting is None or sequence != state.submitted:
+    if state.adopting is None or sequence != state.executed + 1:
         raise InvariantViolation(f"block {sequence} refused that nobody adopts")
     peer = state.adopting[1]
     state.adopting = None

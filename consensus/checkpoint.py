@@ -24,8 +24,6 @@ def on_executed(turn: Turn, sequence: int, header_hash: bytes) -> None:
         raise InvariantViolation(f"block {sequence} executed after block {state.executed}")
     state.executed = sequence
     state.own_headers[sequence] = header_hash
-    state.last_progress_ms = turn.now_ms
-    state.failed_views = 0
     held = state.held.pop(sequence, None)
     if state.adopting is not None:
         held, state.adopting = state.adopting[0].certificate, None
@@ -100,6 +98,7 @@ def certify(turn: Turn, certificate: Certificate) -> None:
             turn.emit(Diverged(following.height, own, following.header_hash))
             return
         state.certified, state.certificate = following.height, following
+        state.last_progress_ms, state.failed_views = turn.now_ms, 0
         turn.emit(Certified(following, following.height, state.view))
         following = state.held.get(following.height + 1)
     _truncate(turn, state.certified)

@@ -149,7 +149,12 @@ class Execute:
 
 @dataclass(frozen=True, slots=True)
 class Adopt:
-    """Execute a certified block that others made; check that it gives the certified header. Comes strictly in order."""
+    """Execute a certified block that others made; check that it gives the certified header.
+
+    Its height is always the next one. A batch that still waits at this height for its bodies is given up. If the block turns out bad,
+    everything else that is queued is given up too: it comes again. One at or below
+    the host's head is ignored: the answer for that height is on its way.
+    """
 
     sequence: int
     block: CertifiedBlock

@@ -125,7 +125,8 @@ class Mempool:
         return False
 
     def release_all(self) -> None:
-        """A new view begins: every transaction is free again; re-proposals reserve theirs anew."""
+        """A new view begins: every transaction is free again; re-proposals reserve theirs anew, and who overtook whom is forgotten."""
+        self._last_executed_arrival_ms = 0
         for entry in self._entries.values():
             entry.reserved_by = None
 

@@ -73,6 +73,8 @@ def on_pre_prepare(turn: Turn, message: PrePrepareMessage) -> None:
     turn.require(vote, Kind.PRE_PREPARE)
     if turn.conflict(slot.pre_prepare, vote):
         return
+    if _contradicts(turn, slot, vote):
+        return
     if message.batch == NULL_BATCH or batch_digest(message.batch) != vote.digest:
         raise PeerFault(vote.sender, Suspicion.DIGEST_MISMATCH, f"pre-prepare {vote.sequence}")
     slot.pre_prepare, slot.accepted_ms = vote, turn.now_ms
@@ -81,11 +83,19 @@ def on_pre_prepare(turn: Turn, message: PrePrepareMessage) -> None:
     advance(turn, slot)
 
 
+def _contradicts(turn: Turn, slot: Slot, vote: Vote) -> bool:
+    """Whether another batch was decided or executed at this place: then this replica votes for none but that one, whatever happens."""
+    if slot.decided is None or slot.decided == vote.digest:
+        return False
+    turn.fault(vote.sender, Suspicion.BAD_PROPOSAL, f"sequence {vote.sequence} was decided already, with another batch")
+    return True
+
+
 def adopt_reproposal(turn: Turn, vote: Vote) -> None:
     """Take a pre-prepare from a verified new-view. Its batch was valid when it was prepared: no rule of freshness applies again."""
     slot = turn.state.slot(vote.sequence)
-    if slot.decided is not None and slot.decided != vote.digest:
-        raise InvariantViolation(f"sequence {vote.sequence} was decided, and view {vote.view} proposes another batch for it")
+    if _contradicts(turn, slot, vote):
+        return
     slot.pre_prepare, slot.accepted_ms = vote, turn.now_ms
     batch = NULL_BATCH if vote.digest == NULL_DIGEST else turn.state.bodies.get(vote.digest)
     if batch is None:

@@ -23,7 +23,6 @@ from consensus.messages import (
 )
 from consensus.ordering import adopt_reproposal, decode_prepared
 from consensus.state import ReplicaState, Turn
-from consensus.view_change import reproposals
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +33,14 @@ class Recovered:
         executed: height of the last block in the store.
         certificate: the last one stored, None if there is none yet.
         headers: hashes of the blocks above it, up to ``executed``.
+        batches: digests of their batches.
         records: the vote log, by (sequence, view, kind).
     """
 
     executed: int = 0
     certificate: Certificate | None = None
     headers: dict[int, bytes] = field(default_factory=dict)
+    batches: dict[int, bytes] = field(default_factory=dict)
     records: tuple[LogRecord, ...] = ()
 
 
@@ -58,7 +59,11 @@ def recover(found: Recovered, me: int) -> ReplicaState:
     for record in found.records:
         if record.sequence > state.certified:
             _recover_vote(state, record)
-    state.next_sequence = max([state.executed, state.view_start, *state.slots]) + 1
+    proposed = [sequence for sequence, slot in state.slots.items() if slot.pre_prepare is not None]
+    state.next_sequence = max([state.executed, state.view_start, *proposed]) + 1
+    for height, digest in found.batches.items():
+        if height > state.certified:
+            state.slot(height).decided = digest
     return state
 
 
@@ -80,7 +85,9 @@ def _recover_view(state: ReplicaState, records: tuple[LogRecord, ...], me: int) 
     if state.new_view is None or state.changing:
         return
     body = decode_new_view_body(state.new_view.body)
-    state.view_start = reproposals([decode_view_change_body(change.body) for change in body.view_changes])[0]
+    stables = [decode_view_change_body(change.body).stable for change in body.view_changes]
+    state.view_stable = max((one for one in stables if one is not None), key=lambda one: one.height, default=None)
+    state.view_start = state.view_stable.height if state.view_stable is not None else 0
     for vote in body.pre_prepares:
         if vote.sequence > state.certified:
             state.slot(vote.sequence).pre_prepare = vote

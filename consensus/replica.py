@@ -160,7 +160,7 @@ class Replica:
             return None
         if state.overtaken:
             return state.last_progress_ms
-        times = [since for since in (state.waiting_since_ms, state.undecided_since_ms()) if since is not None]
+        times = [since for since in (state.waiting_since_ms, state.open_since_ms()) if since is not None]
         if not times:
             return None
         return max(min(times), state.last_progress_ms) + view_change.timeout_ms(Turn(self._config, state, 0))

@@ -73,7 +73,7 @@ class Slot:
         prepares, commits: by sender.
         later: stashed votes of later views, at most one per kind and sender.
         prepared: prepared certificate of the highest view so far.
-        decided: digest that q commits decided on.
+        decided: digest that q commits decided on, or that this replica executed before a restart.
     """
 
     sequence: int
@@ -127,6 +127,7 @@ class ReplicaState:
     Attributes:
         view: current view, or the one that is being entered while ``changing``.
         view_start: last sequence that the new-view of this view starts from.
+        view_stable: the certificate that shows it, None at genesis.
         next_sequence: what this replica would propose next as primary.
         submitted: last sequence handed to the host for execution.
         executed, certified: last executed, last with a certificate.
@@ -145,6 +146,7 @@ class ReplicaState:
     view: int = 0
     changing: bool = False
     view_start: int = 0
+    view_stable: Certificate | None = None
     next_sequence: int = 1
     submitted: int = 0
     executed: int = 0
@@ -179,9 +181,9 @@ class ReplicaState:
             found = self.slots[sequence] = Slot(sequence)
         return found
 
-    def undecided_since_ms(self) -> int | None:
-        """When the oldest proposal of this view that is not decided yet was accepted; None if there is none."""
-        times = [slot.accepted_ms for slot in self.slots.values() if slot.pre_prepare is not None and slot.decided is None]
+    def open_since_ms(self) -> int | None:
+        """When the oldest proposal of this view whose block has no certificate yet was accepted; None if there is none."""
+        times = [slot.accepted_ms for slot in self.slots.values() if slot.pre_prepare is not None]
         return min(times, default=None)
 
 

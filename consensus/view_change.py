@@ -8,14 +8,15 @@ Law.
 3. The re-proposals (O) are a function of q view-changes (V): :func:`reproposals`. Every backup computes it again and refuses a new-view
    that differs in one entry. Water marks start at the highest certificate in V. Gaps get null requests.
 4. f + 1 replicas that want higher views take everybody along, to the smallest of these views: one faulty replica cannot.
-5. The timer of a new view starts when q view-changes are there, doubles with every view that brings no progress, up to a cap.
+5. The timer of a new view starts when q view-changes for it or later ones are there, doubles with every view that brings no
+   progress, up to a cap.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from consensus.block import NULL_DIGEST
+from consensus.block import NULL_DIGEST, Certificate
 from consensus.codec import encode
 from consensus.effects import Evidence, ViewEntered
 from consensus.errors import DecodeError, PeerFault, Suspicion
@@ -49,10 +50,10 @@ def start_view_change(turn: Turn, new_view: int) -> None:
     state.failed_views += 1
     state.view_change_deadline_ms = None
     state.missing.clear()
-    prepared = tuple(
-        slot.prepared for sequence, slot in sorted(state.slots.items()) if sequence > state.certified and slot.prepared is not None
-    )
-    body = ViewChangeBody(new_view, state.certificate, prepared)
+    stable = _highest_certificate(state.certificate, state.view_stable)
+    low = stable.height if stable is not None else 0
+    prepared = tuple(slot.prepared for sequence, slot in sorted(state.slots.items()) if sequence > low and slot.prepared is not None)
+    body = ViewChangeBody(new_view, stable, prepared)
     encoded = encode(body)
     message = ViewChangeMessage(turn.sign(Kind.VIEW_CHANGE, new_view, 0, body_digest(encoded)), encoded)
     state.own_view_change = message
@@ -60,6 +61,11 @@ def start_view_change(turn: Turn, new_view: int) -> None:
     turn.persist(Kind.VIEW_CHANGE, 0, new_view, message)
     turn.broadcast(message)
     _try_new_view(turn)
+
+
+def _highest_certificate(*certificates: Certificate | None) -> Certificate | None:
+    """Return the certificate of the greatest height. A replica that still catches up knows a higher one than its own from its view."""
+    return max((one for one in certificates if one is not None), key=lambda one: one.height, default=None)
 
 
 def on_view_change(turn: Turn, message: ViewChangeMessage) -> None:
@@ -154,25 +160,29 @@ def reproposals(bodies: Sequence[ViewChangeBody]) -> tuple[int, list[tuple[int, 
 
 
 def _try_new_view(turn: Turn) -> None:
-    """With q view-changes for the wanted view: start its timer; as its primary, make the new-view (once)."""
+    """With q view-changes for the wanted view or later ones: start its timer. With q for it, as its primary: make the new-view (once).
+
+    Those who are a view ahead count for the timer: waiting for q in one's own view, replicas that are spread over two would wait for ever.
+    """
     state = turn.state
     if not state.changing:
         return
+    at_least = sum(entry[0].vote.view >= state.view for entry in state.view_changes.values())
+    if state.view_change_deadline_ms is None and at_least >= turn.config.quorums.quorum:
+        state.view_change_deadline_ms = turn.now_ms + timeout_ms(turn)
     wanted = [entry for _, entry in sorted(state.view_changes.items()) if entry[0].vote.view == state.view]
     if len(wanted) < turn.config.quorums.quorum:
         return
-    if state.view_change_deadline_ms is None:
-        state.view_change_deadline_ms = turn.now_ms + timeout_ms(turn)
     if not turn.is_primary or turn.me not in [entry[0].vote.sender for entry in wanted]:
         return
     chosen = wanted[: turn.config.quorums.quorum]
-    start, proposals = reproposals([body for _, body in chosen])
+    _, proposals = reproposals([body for _, body in chosen])
     votes = tuple(turn.sign(Kind.PRE_PREPARE, state.view, sequence, digest) for sequence, digest in proposals)
     encoded = encode(NewViewBody(tuple(message for message, _ in chosen), votes))
     message = NewViewMessage(turn.sign(Kind.NEW_VIEW, state.view, 0, body_digest(encoded)), encoded)
     turn.persist(Kind.NEW_VIEW, 0, state.view, message)
     turn.broadcast(message)
-    enter_view(turn, message, start, votes)
+    enter_view(turn, message, [body for _, body in chosen], votes)
 
 
 def on_new_view(turn: Turn, message: NewViewMessage) -> None:
@@ -184,13 +194,13 @@ def on_new_view(turn: Turn, message: NewViewMessage) -> None:
     state, vote = turn.state, message.vote
     if vote.view < state.view or (vote.view == state.view and not state.changing) or vote.sender == turn.me:
         return
-    start, votes = verified_new_view(turn, message)
+    bodies, votes = verified_new_view(turn, message)
     turn.persist(Kind.NEW_VIEW, 0, vote.view, message)
-    enter_view(turn, message, start, votes)
+    enter_view(turn, message, bodies, votes)
 
 
-def verified_new_view(turn: Turn, message: NewViewMessage) -> tuple[int, tuple[Vote, ...]]:
-    """Return where the view starts and its pre-prepares, after computing them anew from the view-changes.
+def verified_new_view(turn: Turn, message: NewViewMessage) -> tuple[list[ViewChangeBody], tuple[Vote, ...]]:
+    """Return the view-changes of a new-view and its pre-prepares, after computing these anew from those.
 
     Raises:
         PeerFault: one entry differs, or a view-change in it is not valid.
@@ -214,7 +224,7 @@ def verified_new_view(turn: Turn, message: NewViewMessage) -> tuple[int, tuple[V
         bodies = [verified_view_change(turn, change) for change in body.view_changes]
     except PeerFault as fault:
         raise PeerFault(vote.sender, Suspicion.BAD_NEW_VIEW, str(fault)) from fault
-    start, proposals = reproposals(bodies)
+    _, proposals = reproposals(bodies)
     if [(proposal.sequence, proposal.digest) for proposal in body.pre_prepares] != proposals:
         raise PeerFault(vote.sender, Suspicion.BAD_NEW_VIEW, "its pre-prepares do not follow from its view-changes")
     for proposal in body.pre_prepares:
@@ -222,14 +232,15 @@ def verified_new_view(turn: Turn, message: NewViewMessage) -> tuple[int, tuple[V
             raise PeerFault(vote.sender, Suspicion.BAD_NEW_VIEW, f"pre-prepare {proposal.sequence} is of another view or sender")
         if not turn.config.validators.checks(proposal):
             raise PeerFault(vote.sender, Suspicion.BAD_SIGNATURE, f"pre-prepare {proposal.sequence} of new-view {vote.view}")
-    return start, body.pre_prepares
+    return bodies, body.pre_prepares
 
 
-def enter_view(turn: Turn, message: NewViewMessage, start: int, pre_prepares: tuple[Vote, ...]) -> None:
+def enter_view(turn: Turn, message: NewViewMessage, bodies: Sequence[ViewChangeBody], pre_prepares: tuple[Vote, ...]) -> None:
     """Begin to work in a view: take the re-proposals, count stashed votes, start its timer."""
     state = turn.state
     state.view, state.changing, state.new_view = message.vote.view, False, message
-    state.view_start = start
+    state.view_stable = _highest_certificate(*(body.stable for body in bodies))
+    state.view_start = start = state.view_stable.height if state.view_stable is not None else 0
     state.view_change_deadline_ms = None
     state.last_progress_ms = turn.now_ms
     state.overtaken = False

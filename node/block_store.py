@@ -54,11 +54,14 @@ class ChannelStore(BlockReader):
 
     Attributes:
         state: committed state, for the application.
+        durable_certificate: height of the last certificate that is on disk for sure: one put before the last synced write.
     """
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
         self.state = StateStore(database)
+        last = self.last_certificate()
+        self._certificate_put = self.durable_certificate = last.height if last is not None else 0
         self._head = self._read_head()
 
     @classmethod
@@ -117,6 +120,7 @@ class ChannelStore(BlockReader):
             StoreError: nothing was written.
         """
         header = block.header
+        certified = self._certificate_put
         if self._head is None or header.height != self._head.height + 1 or header.previous_hash != self._head.hash:
             raise InvariantViolation(f"{self.path}: block {header.height} does not follow the stored head")
         height = HEIGHT.pack(header.height)
@@ -132,6 +136,7 @@ class ChannelStore(BlockReader):
         writes.extend((state_key(key), value) for key, value in finalized.writes)
         writes.extend((PENDING_PREFIX + id_, None) for id_ in spent)
         self._database.write(writes, sync=True)
+        self.durable_certificate = certified
         self._head = header
         if publish:
             self.state.publish(finalized.writes)
@@ -139,6 +144,7 @@ class ChannelStore(BlockReader):
     def put_certificate(self, certificate: Certificate) -> None:
         """Store the certificate of a block, without waiting for the disk (peers have it too)."""
         self._database.write([(CERTIFICATE_PREFIX + HEIGHT.pack(certificate.height), encode(certificate))], sync=False)
+        self._certificate_put = max(self._certificate_put, certificate.height)
 
     def add_pending(self, transactions: Sequence[tuple[bytes, bytes]]) -> None:
         """Keep taken-in transactions (id, raw) until they are spent; on disk when this returns."""

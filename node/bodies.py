@@ -17,6 +17,7 @@ from node.clock import Clock
 
 FETCH_AGAIN_MS = 300
 MAX_FETCH = 500
+KEEP_VOID_HEIGHTS = 1_000
 
 
 class Bodies:
@@ -39,6 +40,7 @@ class Bodies:
         self._resolved: dict[bytes, tuple[int, tuple[Transaction, ...]]] = {}
         self._wanted: dict[bytes, int] = {}
         self._executing: Batch | None = None
+        self._void: dict[bytes, tuple[int, Transaction]] = {}
         self._arrived = asyncio.Event()
 
     def keep(self, sequence: int, digest: bytes, transactions: tuple[Transaction, ...]) -> None:
@@ -49,6 +51,12 @@ class Bodies:
         """Take back from the vote log what a batch stood for."""
         self._resolved[digest] = (sequence, tuple(decode_transaction(raw) for raw in raws))
 
+    def reserve_in_flight(self, height: int) -> None:
+        """After a restart: mark the transactions of the batches above ``height`` as named, so that no other batch names them."""
+        for sequence, transactions in self._resolved.values():
+            if sequence > height:
+                self._mempool.reserve((transaction.id for transaction in transactions), sequence)
+
     def raws_of(self, digest: bytes) -> tuple[bytes, ...]:
         """Return the raw transactions of a batch that was proposed or accepted."""
         return tuple(transaction.raw for transaction in self._resolved[digest][1])
@@ -58,6 +66,8 @@ class Bodies:
         held = self._mempool.get(transaction_id)
         if held is not None:
             return held
+        if transaction_id in self._void:
+            return self._void[transaction_id][1]
         place = self._store.locate(transaction_id)
         if place is None:
             return None
@@ -77,18 +87,33 @@ class Bodies:
             found.append(transaction)
         return tuple(found)
 
-    async def transactions_of(self, batch: bytes) -> tuple[Transaction, ...]:
-        """Return the transactions of a decided batch, however long it takes to get hold of them."""
+    async def transactions_of(self, batch: bytes) -> tuple[Transaction, ...] | None:
+        """Return the transactions of a decided batch, however long it takes to get hold of them; None if :meth:`give_up` ended that."""
         if batch == NULL_BATCH:
             return ()
         decoded, digest = decode_batch(batch), batch_digest(batch)
         self._executing = decoded
-        while (found := self.find_all(digest, decoded)) is None:
+        while (found := self.find_all(digest, decoded)) is None and self._executing is not None:
             self.want(decoded, decoded.proposer)
             self._arrived.clear()
             await self._arrived.wait()
         self._executing = None
         return found
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the execution of a decided batch waits for transactions."""
+        return self._executing is not None
+
+    def give_up(self) -> None:
+        """Stop waiting for the transactions of the decided batch: its block came from a peer."""
+        self._executing = None
+        self._arrived.set()
+
+    def void(self, height: int, transactions: Iterable[Transaction]) -> None:
+        """Keep transactions that their block left out, for those who have yet to execute the batch that names them."""
+        for transaction in transactions:
+            self._void[transaction.id] = (height, transaction)
 
     def want(self, batch: Batch, ask_first: int | None) -> None:
         """Ask for the missing transactions of a batch, if they are not asked for already."""
@@ -124,6 +149,8 @@ class Bodies:
     def certified(self, height: int, open_batches: Iterable[Batch]) -> None:
         """Forget what belongs to certified heights, and want only what is still needed."""
         self._resolved = {digest: entry for digest, entry in self._resolved.items() if entry[0] > height}
+        if self._void:
+            self._void = {one: entry for one, entry in self._void.items() if entry[0] > height - KEEP_VOID_HEIGHTS}
         if self._wanted:
             batches = [*open_batches, *([self._executing] if self._executing is not None else [])]
             needed = {one for batch in batches for one in batch.transaction_ids}

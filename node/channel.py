@@ -98,20 +98,26 @@ class Channel:
         self._prover = Prover(store, application, self.events)
         self._door = door = PeerDoor(genesis.channel, self)
         rules = genesis.consensus
+
+        def post(event: Event) -> None:
+            self._driver.post(event)
+
         self._bodies = bodies = Bodies(index, mempool, store, clock, lambda peer, ids: door.ask(peer, self._intake.hurry(ids)))
         for sequence, digest, raws in votes.bodies():
             bodies.restore(sequence, digest, raws)
         self._desk = desk = ProposalDesk(
-            index, rules, bodies, mempool, application, store, clock, lambda effect, why: self._driver.post(answered(effect, why))
+            index, rules, bodies, mempool, application, store, clock, lambda effect, why: post(answered(effect, why))
         )
-        self._executor = Executor(application, store, bodies, threads, lambda event: self._driver.post(event), self._committed, metrics)  # noqa: PLW0108 - made later
+        self._executor = Executor(application, store, bodies, application.sender_key, threads, post, self._committed, metrics)
         self._host = ReplicaHost(
             store, votes, mempool, desk, bodies, application, clock, metrics, rules.view_timeout_ms, self._executor.put, door.send_message,
             self._announce,
         )  # fmt: skip
         replica = Replica(_replica_config(genesis, index, signer), _found(store, votes))
         self._driver = Driver(replica, self._host, clock, self._persist, door.send_message, metrics)
-        self._intake = Intake(application, store, mempool, bodies, self._arrived, clock, threads, door.share, metrics)
+        self._intake = Intake(
+            application, application.sender_key, store, mempool, bodies, self._arrived, clock, threads, door.share, metrics
+        )
 
     # ----------------------------------------------------------------------------------------------------------- running
 
@@ -138,13 +144,16 @@ class Channel:
         now_ms, gone = self.clock.monotonic_ms(), []
         for transaction_id, raw in self.store.pending():
             transaction = decode_transaction(raw)
-            if self.application.check_transaction(transaction, self.clock.now_ms()).ok:
-                self._mempool.add(transaction, now_ms)
+            if self.application.process_proposal([transaction], self.clock.now_ms()).ok:
+                self._mempool.add(transaction, now_ms, forced=True)
                 self._intake.restored(transaction_id)
             else:
                 gone.append(transaction_id)
         if gone:
+            log.warning("transactions taken in before the stop can no longer execute", count=len(gone))
             self.store.drop_pending(gone)
+        head = self.store.head()
+        self._bodies.reserve_in_flight(head.height if head is not None else 0)
 
     async def _keep_house(self) -> None:
         """At intervals: ask again for missing bodies, share again what waits for long, let expired transactions go."""
@@ -318,5 +327,7 @@ def _found(store: ChannelStore, votes: VoteLog) -> Recovered:
     height = head.height if head is not None else 0
     certificate = store.last_certificate()
     certified = certificate.height if certificate is not None else 0
-    headers = {one: header.hash for one in range(certified + 1, height + 1) if (header := store.header(one)) is not None}
-    return Recovered(height, certificate, headers, tuple(votes.records()))
+    above = [header for one in range(certified + 1, height + 1) if (header := store.header(one)) is not None]
+    hashes = {header.height: header.hash for header in above}
+    batches = {header.height: header.batch_digest for header in above}
+    return Recovered(height, certificate, hashes, batches, tuple(votes.records()))

@@ -39,6 +39,7 @@ class Executor:
 
     Args:
         application, store, bodies: of the channel.
+        key_of: tells a sender's key after the last block.
         threads: where signatures are checked and the disk is waited for.
         done: takes the answer to the replica.
         committed: told of every new block: header, its transactions, all that its batch named, what executing gave.
@@ -50,6 +51,7 @@ class Executor:
         application: Application,
         store: ChannelStore,
         bodies: Bodies,
+        key_of: Callable[[str], bytes | None],
         threads: Threads,
         done: Callable[[Executed | AdoptionFailed], None],
         committed: Callable[[Header, Sequence[Transaction], Sequence[Transaction], FinalizedBlock], None],
@@ -58,15 +60,21 @@ class Executor:
         self._application = application
         self._store = store
         self._bodies = bodies
+        self._key_of = key_of
         self._threads = threads
         self._done = done
         self._committed = committed
         self._metrics = metrics
         self._queue: asyncio.Queue[Execute | Adopt] = asyncio.Queue()
+        self._instead: Adopt | None = None
 
     def put(self, effect: Execute | Adopt) -> None:
-        """Queue a block."""
-        self._queue.put_nowait(effect)
+        """Queue a block. A certified one takes the place of a batch that waits for its transactions."""
+        if isinstance(effect, Adopt) and self._bodies.is_waiting:
+            self._instead = effect
+            self._bodies.give_up()
+        else:
+            self._queue.put_nowait(effect)
 
     async def run(self) -> None:
         """Execute until cancelled.
@@ -79,8 +87,13 @@ class Executor:
             effect = await self._queue.get()
             if isinstance(effect, Execute):
                 await self._execute(effect.sequence, effect.batch)
-            else:
+            elif effect.sequence > self._height:
                 await self._adopt(effect.sequence, effect.block)
+
+    @property
+    def _height(self) -> int:
+        head = self._store.head()
+        return head.height if head is not None else 0
 
     def _head(self, sequence: int) -> Header:
         head = self._store.head()
@@ -90,6 +103,12 @@ class Executor:
 
     async def _execute(self, sequence: int, batch: bytes) -> None:
         named = await self._bodies.transactions_of(batch)
+        if named is None:
+            instead, self._instead = self._instead, None
+            if instead is None:
+                raise InvariantViolation(f"block {sequence} was given up without another in its place")
+            await self._adopt(instead.sequence, instead.block)
+            return
         head = self._head(sequence)
         block, finalized = self._finalize(head, batch, named)
         await self._write(block, finalized, [named[position] for position in finalized.included], named)
@@ -111,21 +130,32 @@ class Executor:
             block = decode_block(certified.block)
             transactions = [decode_transaction(raw) for raw in block.transactions]
         except DecodeError as error:
-            self._done(AdoptionFailed(sequence, str(error)))
+            self._refuse(sequence, str(error))
             return
         reason = _objection(head, block, transactions, certified)
+        if reason is None and any(self._key_of(one.body.sender) != one.envelope.public_key for one in transactions):
+            reason = "a transaction is signed with a key that is not its sender's"
         if reason is None and not await loop.run_in_executor(self._threads, _all_signed, transactions):
             reason = "a transaction has a bad signature"
         if reason is not None:
-            self._done(AdoptionFailed(sequence, reason))
+            self._refuse(sequence, reason)
             return
         own, finalized = self._finalize(head, block.batch, transactions)
         if own.header != block.header:
             raise InvariantViolation(f"block {sequence}: own result {own.header} differs from the certified {block.header}")
         await self._write(block, finalized, transactions, transactions)
 
+    def _refuse(self, sequence: int, reason: str) -> None:
+        """Say that a peer's block is bad. What is queued behind it is given up: the replica hands it out again."""
+        while not self._queue.empty():
+            self._queue.get_nowait()
+        self._done(AdoptionFailed(sequence, reason))
+
     async def _write(self, block: Block, finalized: FinalizedBlock, included: Sequence[Transaction], named: Sequence[Transaction]) -> None:
         spent = [transaction.id for transaction in named]
+        if len(included) < len(named):
+            taken = {transaction.id for transaction in included}
+            self._bodies.void(block.header.height, [one for one in named if one.id not in taken])
         loop = asyncio.get_running_loop()
         with self._metrics.block_store.time():
             await loop.run_in_executor(self._threads, lambda: self._store.append(block, finalized, spent, publish=False))

@@ -61,6 +61,7 @@ class Intake:
 
     Args:
         application, store, mempool, bodies, clock: of the channel.
+        key_of: tells a sender's key: an envelope signed with another one must never stand in for the real one, whose id it shares.
         arrived: told which transactions are in the mempool now.
         threads: where signatures are checked and the disk is waited for.
         share: gives raw transactions to the other nodes.
@@ -70,6 +71,7 @@ class Intake:
     def __init__(
         self,
         application: Application,
+        key_of: Callable[[str], bytes | None],
         store: ChannelStore,
         mempool: Mempool,
         bodies: Bodies,
@@ -80,6 +82,7 @@ class Intake:
         metrics: ChannelMetrics,
     ) -> None:
         self._application = application
+        self._key_of = key_of
         self._store = store
         self._mempool = mempool
         self._bodies = bodies
@@ -125,6 +128,8 @@ class Intake:
                 underway.answer = asyncio.get_running_loop().create_future()
                 underway.source = source
             return underway.answer if underway.answer is not None else Submission(id_hex, OK)
+        if self._key_of(transaction.body.sender) not in (None, transaction.envelope.public_key):
+            return self._refused(id_hex, "WRONG_KEY", f"public_key is not the key of {transaction.body.sender}", source)
         if not pooled and not self._bodies.wants(transaction.id):
             verdict = self._application.check_transaction(transaction, self._clock.now_ms())
             if not verdict.ok:
@@ -199,8 +204,9 @@ class Intake:
             else:
                 id_hex = item.transaction.id.hex()
                 self._finish(item, self._refused(id_hex, "BAD_SIGNATURE", "the signature does not check under public_key", item.source))
-        own = [(item.transaction.id, item.transaction.raw) for item in good if item.source != PEER]
-        if own:
+        while own := [
+            (item.transaction.id, item.transaction.raw) for item in good if item.source != PEER and item.transaction.id not in self._durable
+        ]:
             try:
                 await loop.run_in_executor(self._threads, self._store.add_pending, own)
             except StoreError:

@@ -110,10 +110,14 @@ class ReplicaHost:
         ]
 
     def certified(self, effect: Certified) -> None:
-        """Store a certificate; tell subscribers that the block is final."""
+        """Store a certificate; tell subscribers that the block is final.
+
+        Votes go only when a certificate that replaces them is on disk for sure: it is written without waiting, so after a power
+        failure it may be gone, and then the votes must not be.
+        """
         height = effect.certificate.height
         self._store.put_certificate(effect.certificate)
-        self._votes.truncate(effect.truncate, effect.view)
+        self._votes.truncate(min(effect.truncate, self._store.durable_certificate), effect.view)
         self._desk.certified(height)
         self._metrics.certified_height.set(height)
         self._announce(height)

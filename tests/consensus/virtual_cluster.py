@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from consensus.block import Certificate, CertifiedBlock
+from consensus.block import Certificate, CertifiedBlock, batch_digest
 from consensus.crypto import Ed25519Signer
 from consensus.effects import (
     Adopt,
@@ -76,6 +76,7 @@ class Host:
         self.incarnation = 0
         self.replica: Replica
         self.pending: dict[bytes, int] = {}
+        self.proposed: set[bytes] = set()
         self.sent: dict[tuple[int, int, int], bytes] = {}
         self.faults: list[Fault] = []
         self.evidence: list[Evidence] = []
@@ -90,7 +91,8 @@ class Host:
         certified = max((h for h in self.disk.certificates if h <= height), default=0)
         headers = {h: self.disk.blocks[h - 1][0] for h in range(certified + 1, height + 1)}
         records = tuple(record for _, record in sorted(self.disk.records.items()))
-        self.replica = Replica(self.config(), Recovered(height, self.disk.certificates.get(certified), headers, records))
+        batches = {h: batch_digest(self.disk.blocks[h - 1][1]) for h in range(certified + 1, height + 1)}
+        self.replica = Replica(self.config(), Recovered(height, self.disk.certificates.get(certified), headers, batches, records))
         self.up = True
         self.incarnation += 1
         self.perform(self.replica.start(self.cluster.now_ms))
@@ -114,10 +116,9 @@ class Host:
         since = min(self.pending.values(), default=None)
         self.perform(self.replica.step(Waiting(since), self.cluster.now_ms))
         if self.up and self.pending and self.replica.can_propose and self.replica.in_flight < 3:
-            in_flight = getattr(self, "proposed", set())
-            free = [batch for batch in self.pending if batch not in in_flight]
+            free = [batch for batch in self.pending if batch not in self.proposed]
             if free:
-                self.proposed = in_flight | {free[0]}
+                self.proposed.add(free[0])
                 self.perform(self.replica.step(Propose(free[0]), self.cluster.now_ms))
 
     def perform(self, effects: list[Effect]) -> None:
@@ -145,6 +146,8 @@ class Host:
                     self.append(sequence, batch)
                     self.cluster.later(self, 1, Executed(sequence, self.disk.blocks[sequence - 1][0]))
                 case Adopt(sequence, block):
+                    if sequence <= len(self.disk.blocks):
+                        continue  # executed meanwhile: the answer to that is on its way
                     previous = self.disk.blocks[-1][0] if self.disk.blocks else b""
                     if header_of(previous, block.block) != block.certificate.header_hash:
                         self.cluster.later(self, 1, AdoptionFailed(sequence, "hash"))
@@ -165,7 +168,7 @@ class Host:
                 case Diverged():
                     raise AssertionError(f"replica {self.index} diverged at {effect.sequence}")
                 case ViewEntered():
-                    self.proposed: set[bytes] = set()
+                    self.proposed = set()
 
     def served(self, first: int, last: int) -> Iterator[int]:
         for height in range(first, last + 1):
