@@ -16,7 +16,7 @@ from consensus.application import FinalizedBlock
 from consensus.block import Header, genesis_header
 from consensus.codec import encode
 from consensus.crypto import Signer
-from consensus.effects import Fault, LogRecord, Received
+from consensus.effects import Event, Fault, LogRecord, Received
 from consensus.errors import InvariantViolation, PeerFault
 from consensus.mempool import Mempool
 from consensus.messages import Message
