@@ -71,10 +71,9 @@ class Publisher:
                 proof = find_proof(transaction_id)
                 if proof is not None:
                     self.send_receipt(meter, encode(ReceiptNotice(transaction_id, proof)))
-        if self._events.subscribers:
-            for event in events:
-                fields = msgspec.to_builtins(event)
-                self._events.publish(fields["event"], {**fields, "height": height})
+        for event in events:
+            if self._events.wants(_kind(event)):
+                self._events.publish(_kind(event), {**msgspec.to_builtins(event), "height": height})
         self._events.publish(
             "block",
             {
@@ -85,3 +84,9 @@ class Publisher:
                 "proposer": self._validators[header.proposer] if header.proposer != NO_PROPOSER else "",
             },
         )
+
+
+def _kind(event: object) -> str:
+    """Return the tag under which an event of the contracts is published."""
+    tag = type(event).__struct_config__.tag if isinstance(event, msgspec.Struct) else None
+    return tag if isinstance(tag, str) else type(event).__name__
