@@ -183,13 +183,13 @@ def lab_plan(actors: Actors, nodes: tuple[NodePlan, ...]) -> ClusterPlan:
 
 
 def lab_market(now_ms: int) -> MarketRules:
-    """Return market rules with room for any number of test orders."""
+    """Return market rules with room for as many test orders as a period may have."""
     return MarketRules(
         period_ms=HOUR_MS,
         first_period=now_ms // HOUR_MS + 3,
         open_before_ms=48 * HOUR_MS,
         gate_closure_before_ms=HOUR_MS // 60,
         metering_grace_ms=HOUR_MS,
-        max_orders_per_period=1_000_000,
-        max_orders_per_account=1_000_000,
+        max_orders_per_period=100_000,
+        max_orders_per_account=100_000,
     )

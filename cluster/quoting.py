@@ -7,7 +7,8 @@ the fine; so it sells the quantile of its forecast at which both weigh the same 
 forecaster's own mean error). A buyer's case is the mirror image.
 
 **Price.** All prices are shares of the spread between feed-in (0) and retail (1), so that they keep their meaning when the tariff
-changes with the hour. The reference is a moving mean of the public mean prices, at first the middle. A seller asks a little less
+changes with the hour. The reference is a moving mean of the public mean prices, at first the middle; one outside that spread
+teaches nothing. A seller asks a little less
 than the reference, a buyer bids a little more, so the two sides meet; how much less or more is the concession: it grows after an
 order that was not filled and shrinks after one that was, so that the scarce side gets the better price in the end. The reserve is
 the private margin inside feed-in and retail after fees, and no quote ever crosses it.
@@ -107,10 +108,14 @@ class Quoter:
         return self._temper.concession
 
     def learn_price(self, mean_price_micro_per_kwh: int, tariff: Tariff) -> None:
-        """Take the public mean price of a cleared period (0: no trade, nothing to learn)."""
-        if mean_price_micro_per_kwh > 0 and tariff.spread > 0:
+        """Take the public mean price of a cleared period (0: no trade, nothing to learn).
+
+        Nobody gains by a price outside feed-in and retail, but two accounts of one owner can trade at any price and never perform, which
+        costs them nothing; so nothing is learned from such a mean price.
+        """
+        if tariff.spread > 0 and tariff.feed_in <= mean_price_micro_per_kwh <= tariff.retail and mean_price_micro_per_kwh > 0:
             share = (mean_price_micro_per_kwh - tariff.feed_in) / tariff.spread
-            self._reference += (1 - REFERENCE_MEMORY) * (min(1.0, max(0.0, share)) - self._reference)
+            self._reference += (1 - REFERENCE_MEMORY) * (share - self._reference)
 
     def learn_outcome(self, filled_share: float) -> None:
         """Take how much of its own order was matched, 0 to 1."""

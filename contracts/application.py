@@ -61,7 +61,7 @@ class LedgerApplication:
             state.accounts.put(name_key(participant.account), Account(participant.balance_micro))
         for meter in genesis.meters:
             counters = (meter.import_wh, meter.export_wh)
-            state.meters.put(name_key(meter.meter), Meter(genesis.time_ms, *counters, *counters, *counters))
+            state.meters.put(name_key(meter.meter), Meter(genesis.time_ms, *counters, *counters, *counters, fuse_time_ms=genesis.time_ms))
         first = genesis.market.first_period
         state.market.put(MARKET_KEY, Progress(genesis.time_ms, first, first))
         return self._finish((), (), ())

@@ -93,12 +93,14 @@ class ResetMeter(Wire, frozen=True, tag="meter-reset"):
         meter: which one.
         import_wh, export_wh: counters from which it counts on; energy before them is as already recorded.
         reason: for the record.
+        new_device: its successor numbers readings from 1 again. It must go on with the nonces that the chain expects.
     """
 
     meter: Name
     import_wh: CounterWh
     export_wh: CounterWh
     reason: Annotated[str, Meta(min_length=1, max_length=140)]
+    new_device: bool = False
 
 
 Call = Transfer | SubmitReading | PlaceOrder | CancelOrder | ResetMeter

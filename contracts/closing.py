@@ -1,4 +1,7 @@
-"""What falls due by block time: gates close, delivered periods settle. In order of period, a bounded number per block.
+"""What falls due by block time: gates close, delivered periods settle. In order of period, as far as a block has room.
+
+A block has room for 8 gates, 8 settlements, and about 10,000 events, reckoned by the worst that a period can bring; the first period that
+is due always has room, and genesis bounds what it can bring (:data:`contracts.genesis.MAX_PERIOD_EVENTS`).
 
 A period settles once it has ended and every meter was read at its end or later (or is in quarantine), or once the grace time is over.
 After a block that leaves something due, the next deadline is in the past, so the following block goes on.
@@ -13,7 +16,7 @@ import msgspec
 from contracts.accounts import balance_of, lock, post
 from contracts.billing import make_bills
 from contracts.events import AnyEvent, Billed, DebtRecorded, Defaulted, MeterMissing, PeriodSettled, Traded
-from contracts.genesis import GRID
+from contracts.genesis import GRID, clearing_events, settlement_events
 from contracts.ledger import Ledger, present
 from contracts.market import clear_period
 from contracts.metering import close_period, has_reported
@@ -22,6 +25,7 @@ from contracts.settlement import Contract, Metered, Settlement, Terms, settle
 from contracts.units import PPM
 
 PERIODS_PER_BLOCK = 8
+EVENTS_PER_BLOCK = 10_000
 SCORE_MEMORY_PPM = 950_000
 
 
@@ -32,6 +36,8 @@ def run_due(ledger: Ledger, time_ms: int, proposer: int) -> list[AnyEvent]:
     cleared = settled = 0
     while cleared < PERIODS_PER_BLOCK and ledger.calendar.gate_ms(progress.next_clear) <= time_ms:
         book = ledger.state.periods.get(period_key(progress.next_clear)) or Period()
+        if not _has_room(events, clearing_events(book.order_count)):
+            break
         trades, outcome = clear_period(ledger, progress.next_clear)
         events += [*trades, outcome]
         progress = msgspec.structs.replace(
@@ -43,9 +49,18 @@ def run_due(ledger: Ledger, time_ms: int, proposer: int) -> list[AnyEvent]:
         cleared += 1
     ledger.state.market.put(MARKET_KEY, msgspec.structs.replace(progress, time_ms=time_ms))
     while settled < PERIODS_PER_BLOCK and _is_settleable(ledger, time_ms):
+        book = ledger.state.periods.get(period_key(ledger.progress.next_settle)) or Period()
+        people = ledger.registry
+        if not _has_room(events, settlement_events(book.trade_count, len(people.accounts), len(people.meters))):
+            break
         events.extend(settle_period(ledger, ledger.progress.next_settle, proposer))
         settled += 1
     return events
+
+
+def _has_room(events: Sequence[AnyEvent], more: int) -> bool:
+    """Tell whether a block takes up to ``more`` events yet; the first ones it always takes."""
+    return not events or len(events) + more <= EVENTS_PER_BLOCK
 
 
 def next_deadline_ms(ledger: Ledger) -> int:

@@ -15,6 +15,7 @@ from consensus.errors import InputError
 from consensus.messages import Domain, ValidatorSet
 from consensus.quorum import quorums
 from contracts.calls import CounterWh, Name, Price, TimeMs
+from contracts.units import NANO_PER_MICRO
 
 PublicKey = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 Role = Literal["consumer", "prosumer", "generator", "grid", "operator", "data-centre"]
@@ -23,6 +24,12 @@ PositiveMs = Annotated[int, Meta(gt=0, le=366 * 86_400_000)]
 NaturalMs = Annotated[int, Meta(ge=0, le=366 * 86_400_000)]
 MAX_OPEN_PERIODS = 1_000
 MAX_MONEY_MICRO = 10**18
+MAX_FLOWN_MICRO = 2 * 10**18
+"""Most that the grid company can come to owe or own: with all money it stays far below 2**63, the largest integer of a record."""
+LIFETIME_H = 100 * 366 * 24
+MAX_PERIOD_EVENTS = 220_000
+"""Most events that clearing or settling one period may bring. With names at their longest a default takes up to 220 bytes, a bill
+and a debt 480, a trade 490; there are half as many trades, and bills, as events at most: so all of them fit into a receipt of 64 MiB."""
 GRID = "GRID"
 OPERATOR = "OPERATOR"
 
@@ -201,13 +208,36 @@ def check_genesis(genesis: Genesis, name: str = "genesis") -> None:
         holders = [participant.account for participant in genesis.participants if participant.role == role]
         if holders != [account]:
             raise InputError(f"{name}: participants", f"exactly one must have the role {role}, and be called {account}")
+    _check_market(genesis, name)
+    if sum(participant.balance_micro for participant in genesis.participants) > MAX_MONEY_MICRO:
+        raise InputError(f"{name}: participants: balance_micro", f"together more than {MAX_MONEY_MICRO}")
+    tariff = genesis.tariff
+    dearest = max(*tariff.buy_weekday_micro_per_kwh, *tariff.buy_weekend_micro_per_kwh, tariff.feed_in_micro_per_kwh)
+    if sum(meter.fuse_w for meter in genesis.meters) * LIFETIME_H * dearest > MAX_FLOWN_MICRO * NANO_PER_MICRO:
+        raise InputError(f"{name}: meters: fuse_w", f"in a hundred years, at the highest price, more than {MAX_FLOWN_MICRO} could flow")
+
+
+def clearing_events(orders: int) -> int:
+    """Return the most events that clearing a book of so many orders brings: each trade fills an order."""
+    return orders + 1
+
+
+def settlement_events(trades: int, accounts: int, meters: int) -> int:
+    """Return the most events of a settlement: two defaults per trade, a bill and a debt per account, a word for each missing meter."""
+    return 2 * trades + 2 * accounts + meters + 1
+
+
+def _check_market(genesis: Genesis, name: str) -> None:
+    """Check the rules of the market."""
     market = genesis.market
     if market.gate_closure_before_ms >= market.open_before_ms:
         raise InputError(f"{name}: market: gate_closure_before_ms", "the gate closes before it opens")
     if market.open_before_ms > MAX_OPEN_PERIODS * market.period_ms:
         raise InputError(f"{name}: market: open_before_ms", f"more than {MAX_OPEN_PERIODS} periods would be open at once")
-    if sum(participant.balance_micro for participant in genesis.participants) > MAX_MONEY_MICRO:
-        raise InputError(f"{name}: participants: balance_micro", f"together more than {MAX_MONEY_MICRO}")
+    events = settlement_events(market.max_orders_per_period, len(genesis.participants), len(genesis.meters))
+    if events > MAX_PERIOD_EVENTS:
+        place = f"{name}: market: max_orders_per_period"
+        raise InputError(place, f"settling a full period could bring {events} events, more than {MAX_PERIOD_EVENTS}")
     if market.first_period * market.period_ms < genesis.time_ms:
         raise InputError(f"{name}: market: first_period", "starts before the genesis time")
 

@@ -10,6 +10,8 @@ Law.
 
 from __future__ import annotations
 
+import msgspec
+
 from consensus.application import Verdict
 from contracts.accounts import balance_of, lock
 from contracts.auction import Clearing, Quote, clear_book
@@ -22,8 +24,10 @@ from contracts.records import (
     BookPage,
     Order,
     Period,
+    Place,
     Position,
     TradePage,
+    order_key,
     page_key,
     pages,
     period_key,
@@ -33,7 +37,7 @@ from contracts.units import mean_price
 
 
 def check_order(ledger: Ledger, sender: Sender, call: PlaceOrder, time_ms: int) -> Verdict:
-    """Check what depends on the order, the rules and the time alone."""
+    """Check what depends on the order, the rules and the time alone. Receipts are public: no detail tells a price."""
     rules, calendar = ledger.rules, ledger.calendar
     if sender.role == "grid":
         return Verdict("GRID_MAY_NOT_TRADE", "the grid company takes what stays unmatched, it places no orders")
@@ -42,12 +46,12 @@ def check_order(ledger: Ledger, sender: Sender, call: PlaceOrder, time_ms: int) 
     if not 0 < call.energy_wh <= MAX_ENERGY_WH:
         return Verdict("BAD_QTY", f"energy_wh: {call.energy_wh} is not between 1 and {MAX_ENERGY_WH}")
     if not 0 <= call.price_micro_per_kwh <= rules.price_cap_micro_per_kwh:
-        return Verdict("BAD_PRICE", f"price_micro_per_kwh: {call.price_micro_per_kwh} is not between 0 and {rules.price_cap_micro_per_kwh}")
+        return Verdict("BAD_PRICE", f"price_micro_per_kwh: is not between 0 and {rules.price_cap_micro_per_kwh}")
     if not 0 <= call.reserve_micro_per_kwh <= MAX_PRICE_MICRO_PER_KWH:
-        return Verdict("BAD_PRICE", f"reserve_micro_per_kwh: {call.reserve_micro_per_kwh} is not between 0 and {MAX_PRICE_MICRO_PER_KWH}")
+        return Verdict("BAD_PRICE", f"reserve_micro_per_kwh: is not between 0 and {MAX_PRICE_MICRO_PER_KWH}")
     low, high = call.price_micro_per_kwh, call.reserve_micro_per_kwh
     if low > high if call.side == "buy" else low < high:
-        return Verdict("RESERVE_CROSSED", f"reserve_micro_per_kwh: a {call.side} quote of {low} cannot have the reserve {high}")
+        return Verdict("RESERVE_CROSSED", f"reserve_micro_per_kwh: is on the wrong side of the {call.side} quote")
     if time_ms < calendar.opens_ms(call.period):
         return Verdict("NOT_OPEN", f"period: {call.period} takes orders from {calendar.opens_ms(call.period)} on, it is {time_ms}")
     if time_ms >= calendar.gate_ms(call.period):
@@ -70,47 +74,47 @@ def place_order(ledger: Ledger, sender: Sender, call: PlaceOrder, order_id: byte
         return Verdict("BOOK_FULL", f"period: {call.period} has taken {book.order_count} orders, the most")
     if position.placed >= rules.max_orders_per_account:
         return Verdict("TOO_MANY_ORDERS", f"period: {sender.name} has placed {position.placed} orders in period {call.period}, the most")
-    deposit = order_deposit_micro(rules, call, ledger.grid_prices(call.period)[0])
-    free = balance_of(ledger, sender).balance_micro
-    if free < deposit:
-        return Verdict("INSUFFICIENT_FUNDS", f"energy_wh: the order needs a deposit of {deposit} micro, {max(free, 0)} are free")
+    deposit = order_deposit_micro(rules, call, *ledger.grid_prices(call.period))
+    if balance_of(ledger, sender).balance_micro < deposit:
+        return Verdict("INSUFFICIENT_FUNDS", "energy_wh: the order needs a higher deposit than is free")
     lock(ledger, sender, deposit)
     state.periods.put(key, Period(book.order_count + 1))
     state.positions.put(key + sender.key, Position(call.side, position.live + 1, position.placed + 1, position.locked_micro + deposit))
     price, reserve = call.price_micro_per_kwh, call.reserve_micro_per_kwh
-    order = Order(book.order_count, sender.name, call.side, call.energy_type, call.energy_wh, price, reserve, deposit)
-    state.orders.put(key + order_id, order)
+    order = Order(order_id, sender.name, call.side, call.energy_type, call.energy_wh, price, reserve, deposit)
+    state.orders.put(order_key(call.period, book.order_count), order)
+    state.places.put(order_id, Place(call.period, book.order_count))
     return (OrderAccepted(order_id.hex(), sender.name, call.period, call.side, call.energy_type, call.energy_wh, price),)
 
 
 def cancel_order(ledger: Ledger, sender: Sender, call: CancelOrder, time_ms: int) -> Outcome:
     """Withdraw one's own order before gate closure; its deposit is free again."""
     state = ledger.state
-    for period in range(ledger.progress.next_clear, ledger.calendar.last_open(time_ms) + 1):
-        key = period_key(period)
-        order = state.orders.get(key + call.order) if state.periods.get(key) else None
-        if order is None:
-            continue
-        if order.account != sender.name:
-            return Verdict("NOT_YOUR_ORDER", "order: it belongs to somebody else")
-        if order.cancelled:
-            return Verdict("ALREADY_CANCELLED", "order: it was withdrawn before")
-        if time_ms >= ledger.calendar.gate_ms(period):
-            return Verdict("GATE_CLOSED", f"order: period {period} closed at {ledger.calendar.gate_ms(period)}, it is {time_ms}")
-        position = present(state.positions.get(key + sender.key), f"position of {sender.name} in period {period}")
-        left = position.locked_micro - order.locked_micro
-        lock(ledger, sender, -order.locked_micro)
-        state.positions.put(key + sender.key, Position(position.side, position.live - 1, position.placed, left))
-        state.orders.put(key + call.order, _cancelled(order))
-        return (OrderCancelled(call.order.hex(), sender.name, period),)
-    return Verdict("NO_SUCH_ORDER", "order: no period before gate closure has it")
+    place = state.places.get(call.order)
+    if place is None:
+        return Verdict("NO_SUCH_ORDER", "order: no period before gate closure has it")
+    period = place.period
+    order = present(state.orders.get(order_key(period, place.number)), f"order {place.number} of period {period}")
+    if order.account != sender.name:
+        return Verdict("NOT_YOUR_ORDER", "order: it belongs to somebody else")
+    if order.cancelled:
+        return Verdict("ALREADY_CANCELLED", "order: it was withdrawn before")
+    if time_ms >= ledger.calendar.gate_ms(period):
+        return Verdict("GATE_CLOSED", f"order: period {period} closed at {ledger.calendar.gate_ms(period)}, it is {time_ms}")
+    key = period_key(period) + sender.key
+    position = present(state.positions.get(key), f"position of {sender.name} in period {period}")
+    left = position.locked_micro - order.locked_micro
+    lock(ledger, sender, -order.locked_micro)
+    state.positions.put(key, Position(position.side, position.live - 1, position.placed, left))
+    state.orders.put(order_key(period, place.number), msgspec.structs.replace(order, locked_micro=0, cancelled=True))
+    return (OrderCancelled(call.order.hex(), sender.name, period),)
 
 
 def clear_period(ledger: Ledger, period: int) -> tuple[list[Traded], PeriodCleared]:
     """Close the book of a period and match it; orders become pages of the archive."""
     state, key = ledger.state, period_key(period)
-    found = sorted(state.orders.scan(key), key=_number_of)
-    entries = [_entry(full_key[8:], order) for full_key, order in found]
+    found = state.orders.scan(key)
+    entries = [_entry(order) for _, order in found]
     books: dict[str, list[int]] = {}
     for number, (_, order) in enumerate(found):
         if not order.cancelled:
@@ -122,8 +126,9 @@ def clear_period(ledger: Ledger, period: int) -> tuple[list[Traded], PeriodClear
         clearing = clear_book(quotes, ledger.rules.beta_ppm, ledger.rules.max_reprice_rounds)
         _record(entries, numbers, clearing)
         trades.extend(_trades(period, len(trades), entries, numbers, clearing))
-    for full_key, _ in found:
+    for full_key, order in found:
         state.orders.delete(full_key)
+        state.places.delete(order.order)
     for page, part in enumerate(pages(entries)):
         state.books.put(page_key(period, page), BookPage(part))
     for page, chunk in enumerate(pages(trades)):
@@ -136,32 +141,14 @@ def clear_period(ledger: Ledger, period: int) -> tuple[list[Traded], PeriodClear
     return trades, PeriodCleared(period, orders, len(trades), energy_wh, price)
 
 
-def _cancelled(order: Order) -> Order:
-    return Order(
-        order.number,
-        order.account,
-        order.side,
-        order.energy_type,
-        order.energy_wh,
-        order.price_micro_per_kwh,
-        order.reserve_micro_per_kwh,
-        0,
-        True,
-    )
-
-
-def _number_of(item: tuple[bytes, Order]) -> int:
-    return item[1].number
-
-
 def _quote(order: Order) -> Quote:
     return Quote(order.account, order.side == "buy", order.energy_wh, order.price_micro_per_kwh, order.reserve_micro_per_kwh)
 
 
-def _entry(order_id: bytes, order: Order) -> BookEntry:
+def _entry(order: Order) -> BookEntry:
     state = "cancelled" if order.cancelled else "open"
     energy = order.energy_wh
-    return BookEntry(order_id, order.account, order.side, order.energy_type, energy, energy, order.price_micro_per_kwh, state)
+    return BookEntry(order.order, order.account, order.side, order.energy_type, energy, energy, order.price_micro_per_kwh, state)
 
 
 def _record(entries: list[BookEntry], numbers: list[int], clearing: Clearing) -> None:

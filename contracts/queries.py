@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from consensus.application import StateReader
 from contracts.events import Billed, Traded
 from contracts.genesis import Genesis
 from contracts.invariants import energy_is_balanced, money_micro
 from contracts.ledger import Ledger
-from contracts.records import MARKET_KEY, PAGE, BookEntry, Credit, Period, Progress, name_key, page_key, period_key
+from contracts.records import MARKET_KEY, PAGE, BookEntry, Credit, Period, Progress, name_key, order_key, page_key, period_key
 from contracts.registry import Sender
 from contracts.views import (
     AccountView,
@@ -20,7 +22,7 @@ from contracts.views import (
 )
 
 MAX_LIST = 1_000
-MAX_PERIODS_SCANNED = 2_000
+MAX_PERIODS_SCANNED = 200
 
 
 class LedgerView:
@@ -121,7 +123,7 @@ class LedgerView:
             energy_wh=book.energy_wh,
             order_count=book.order_count,
             trade_count=book.trade_count,
-            orders=self._orders(period, period < progress.next_clear, first, count),
+            orders=self._orders(period, period < progress.next_clear, first, min(count, max(0, book.order_count - first))),
             trades=self._trades(period, first, min(count, max(0, book.trade_count - first))),
         )
 
@@ -143,11 +145,13 @@ class LedgerView:
             found.extend(bill for bill in self._bill_page(period, sender) if bill.account == account)
         return BillsView(account, tuple(found), period if period > first else 0)
 
-    def period_bills(self, period: int) -> tuple[Billed, ...]:
-        """Return all bills of a period, by account; empty if it is not settled."""
+    def period_bills(self, period: int, offset: int = 0, limit: int | None = None) -> tuple[Billed, ...]:
+        """Return the bills of a period, by account, from the ``offset``-th on; empty if it is not settled."""
         if not 0 <= period < 2**64:
             return ()
-        return tuple(bill for _, page in self._ledger.state.bills.scan_committed(period_key(period)) for bill in page.entries)
+        bills = (bill for _, page in self._ledger.state.bills.scan_committed(period_key(period)) for bill in page.entries)
+        first = max(0, offset)
+        return tuple(islice(bills, first, None if limit is None else first + limit))
 
     def totals(self, time_ms: int) -> LedgerTotals:
         """Return sums over the whole chain, computed in full, and whether money and energy balance to the last unit.
@@ -192,13 +196,13 @@ class LedgerView:
         return "open" if now_ms >= calendar.opens_ms(period) else "announced"
 
     def _orders(self, period: int, is_cleared: bool, offset: int, limit: int) -> tuple[OrderView, ...]:
-        """Return orders in ledger order, from the archive once the period is cleared."""
-        state, key = self._ledger.state, period_key(period)
+        """Return orders in ledger order, only those asked for, from the archive once the period is cleared."""
+        state = self._ledger.state
         if not is_cleared:
-            live = sorted(state.orders.scan_committed(key), key=lambda item: item[1].number)[offset : offset + limit]
+            live = (state.orders.committed(order_key(period, number)) for number in range(offset, offset + limit))
             return tuple(
                 OrderView(
-                    order=full_key[8:].hex(),
+                    order=order.order.hex(),
                     account=order.account,
                     side=order.side,
                     energy_type=order.energy_type,
@@ -207,10 +211,11 @@ class LedgerView:
                     price_micro_per_kwh=order.price_micro_per_kwh,
                     state="cancelled" if order.cancelled else "open",
                 )
-                for full_key, order in live
+                for order in live
+                if order is not None
             )
         archived: list[BookEntry] = []
-        for number in range(offset // PAGE, (offset + limit) // PAGE + 1):
+        for number in range(offset // PAGE, (offset + limit) // PAGE + 1 if limit else 0):
             page = state.books.committed(page_key(period, number))
             if page is None:
                 break

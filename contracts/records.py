@@ -6,14 +6,16 @@
 | ``meter/`` | meter | :class:`Meter` |
 | ``market/`` | nothing | :class:`Progress` |
 | ``period/`` | period | :class:`Period`, from its first order on |
-| ``order/`` | period, order id | :class:`Order`, until gate closure |
+| ``order/`` | period, number | :class:`Order`, until gate closure |
+| ``place/`` | order id | :class:`Place`, until gate closure: where the order stands |
 | ``position/`` | period, account | :class:`Position`, until settlement |
 | ``book/`` | period, page | :class:`BookPage`: the orders as gate closure left them |
 | ``trades/`` | period, page | :class:`TradePage` |
 | ``bills/`` | period, page | :class:`BillPage` |
 | ``credit/`` | account | :class:`Credit` |
 
-Periods are 8, pages 4 bytes, big endian. Pages keep the number of entries (and the commitment over them) small for years.
+Periods are 8, pages and numbers of orders 4 bytes, big endian. Pages keep the number of entries (and the commitment over them) small
+for years.
 """
 
 from __future__ import annotations
@@ -61,6 +63,7 @@ class Meter(Wire, frozen=True):
         settled_import_wh, settled_export_wh: unbroken counters at the end of the last settled period.
         base_import_wh, base_export_wh: the same at the start of the first period.
         boot_id, uptime_ms: of that newest reading.
+        fuse_time_ms: up to when time is used up: energy that comes yet must fit through the fuse after it.
         registers: one per period that is not settled and has a reading, by rising period.
         sequences: which readings came; ``missing`` how many did not.
         reset_sequence: readings up to this one came before the last reset.
@@ -86,6 +89,7 @@ class Meter(Wire, frozen=True):
     quarantined: int = 0
     quarantine: str = ""
     nonces: Window = EMPTY_WINDOW
+    fuse_time_ms: int = 0
 
 
 class Progress(Wire, frozen=True):
@@ -121,9 +125,9 @@ class Period(Wire, frozen=True):
 
 
 class Order(Wire, frozen=True):
-    """One order before gate closure; ``number`` is its place in ledger order."""
+    """One order before gate closure; the number in its key is its place in ledger order."""
 
-    number: int
+    order: bytes
     account: str
     side: str
     energy_type: str
@@ -132,6 +136,13 @@ class Order(Wire, frozen=True):
     reserve_micro_per_kwh: int
     locked_micro: int
     cancelled: bool = False
+
+
+class Place(Wire, frozen=True):
+    """Where one order stands: period, and place in ledger order."""
+
+    period: int
+    number: int
 
 
 class Position(Wire, frozen=True):
@@ -209,6 +220,7 @@ class LedgerState:
         self.market = Table(reader, b"market/", Progress, few)
         self.periods = Table(reader, b"period/", Period, few)
         self.orders = Table(reader, b"order/", Order, many)
+        self.places = Table(reader, b"place/", Place, many)
         self.positions = Table(reader, b"position/", Position, many)
         self.books = Table(reader, b"book/", BookPage, few)
         self.trades = Table(reader, b"trades/", TradePage, few)
@@ -236,6 +248,7 @@ class LedgerState:
             self.market,
             self.periods,
             self.orders,
+            self.places,
             self.positions,
             self.books,
             self.trades,
@@ -257,6 +270,11 @@ def period_key(period: int) -> bytes:
 def page_key(period: int, page: int) -> bytes:
     """Return the key of one page of a period."""
     return period.to_bytes(8, "big") + page.to_bytes(4, "big")
+
+
+def order_key(period: int, number: int) -> bytes:
+    """Return the key of one order, by its place in ledger order."""
+    return page_key(period, number)
 
 
 def pages(entries: Sequence[E]) -> list[tuple[E, ...]]:

@@ -55,9 +55,9 @@ def fee_deposit_micro(energy_wh: int, price_micro_per_kwh: int, fee_ppm: int) ->
     return ceiling(energy_wh * price_micro_per_kwh * fee_ppm, NANO_PER_MICRO * PPM)
 
 
-def largest_energy_wh(power_w: int, elapsed_ms: int) -> int:
-    """Return the most whole Wh that can flow at ``power_w``, and one more since counters are cut to whole Wh."""
-    return ceiling(power_w * elapsed_ms, WATT_MS_PER_WH) + 1
+def shortest_time_ms(power_w: int, energy_wh: int) -> int:
+    """Return the time that ``energy_wh`` takes to flow at ``power_w``, rounded up."""
+    return ceiling(energy_wh * WATT_MS_PER_WH, power_w)
 
 
 def mean_price(notional_nano: int, energy_wh: int) -> int:

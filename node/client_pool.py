@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
+REFUSES = "refuses the connection"
 _FIRST_BACKOFF_S = 0.1
 _MAX_BACKOFF_S = 5.0
 _ROUNDS = 3
@@ -32,8 +35,13 @@ class NodeUnreachable(GridPactError):
     """
 
     def __init__(self, causes: Mapping[str, str]) -> None:
-        super().__init__("no node answers: " + "; ".join(f"{url}: {cause}" for url, cause in causes.items()))
+        super().__init__("no node answers: " + "; ".join(f"{url} {cause}" for url, cause in causes.items()))
         self.causes = dict(causes)
+
+    @property
+    def nobody_listens(self) -> bool:
+        """Whether every node refused the connection: none runs."""
+        return all(cause == REFUSES for cause in self.causes.values())
 
 
 class Refused(GridPactError):
@@ -185,10 +193,26 @@ class NodePool:
                     parts.append(part)
                 status = response.status
         except (ClientError, TimeoutError, OSError, ValueError) as error:
-            raise BadAnswer(str(error) or type(error).__name__) from error
+            raise BadAnswer(_why(error)) from error
         if status >= 500 and status != 503:
             raise BadAnswer(f"answers status {status}")
         return Answer(url, status, b"".join(parts))
+
+
+def _why(error: Exception) -> str:
+    """Return in a few words, on one line, why a node could not be asked."""
+    if isinstance(error, TimeoutError):
+        return "does not answer in time"
+    cause = getattr(error, "os_error", error)
+    if isinstance(cause, ConnectionRefusedError):
+        return REFUSES
+    if isinstance(cause, ConnectionResetError):
+        return "closes the connection"
+    if isinstance(cause, socket.gaierror):
+        return "has a host name that is not known"
+    if isinstance(cause, OSError) and cause.strerror and cause.errno:
+        return f"cannot be reached: {os.strerror(cause.errno).lower()}"
+    return f"cannot be reached: {' '.join(str(error).split()) or type(error).__name__}"
 
 
 def read(answer: Answer, kind: type[T]) -> T | None:

@@ -15,7 +15,9 @@ Message = Mapping[str, object]
 """One event as subscribers see it: its kind under "event", its fields beside it. It is shared: nobody may change it."""
 
 OVERFLOW = "overflow"
-DEFAULT_QUEUE = 1024
+DEFAULT_QUEUE = 20_000
+"""One block's events come at once, and who reads could not keep up with them: about 10,000 may fall due in a block (more only if a single
+period has more), and each of its transactions, 1,000 unless genesis says otherwise, has one."""
 
 
 class Subscription:

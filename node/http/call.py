@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
+from node.event_hub import DEFAULT_QUEUE
 from node.http.errors import ApiError, bad_parameter
 from node.http.service import ChannelService
 from node.metrics import NodeMetrics
@@ -45,7 +46,7 @@ class Limits:
     max_page: int = 100
     max_book_page: int = 1_000
     request_timeout_s: float = 10.0
-    event_queue: int = 4_096
+    event_queue: int = DEFAULT_QUEUE
     send_timeout_s: float = 10.0
 
 

@@ -57,7 +57,7 @@ async def get_period_bills(call: Call) -> object:
     """Return all bills of one settled period."""
     period = call.number("period")
     limit, offset = call.page(call.api.limits.max_book_page), call.query("offset", 0)
-    return PeriodBillsView(period, call.channel.application.view.period_bills(period)[offset : offset + limit])
+    return PeriodBillsView(period, call.channel.application.view.period_bills(period, offset, limit))
 
 
 async def list_meters(call: Call) -> object:

@@ -5,6 +5,7 @@ const ROWS = 30;
 const KEPT_BILLS = 2000;
 const CHART_PERIODS = 24;
 const REFRESH_MS = 1000;
+const DAY_MS = 86400000;
 const KINDS = [
   "block", "traded", "billed", "period-cleared", "period-settled", "order-accepted", "order-cancelled",
   "reading-accepted", "reading-quarantined", "meter-reset", "meter-missing",
@@ -37,12 +38,19 @@ function shape(tag, attributes, text = "") {
 }
 
 const number = (value, digits = 0) => value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
-const energy = (wh) => (Math.abs(wh) >= 1e6 ? `${number(wh / 1e6, 2)} MWh` : `${number(wh / 1000, 2)} kWh`);
+const energy = (wh) => (Math.abs(wh) >= 1e6 ? `${number(wh / 1e6, 3)} MWh` : `${number(wh / 1000, 3)} kWh`);
 const price = (micro) => number(micro / 1e6, 4);
-const money = (micro) => number(micro / 1e6, 3);
+const money = (micro) => number((Math.round(micro / 100) || 0) / 1e4, 4);
+const count = (value, noun) => `${number(value)} ${noun}${value === 1 ? "" : "s"}`;
 const clock = (ms) => new Date(ms).toISOString().slice(11, 16);
 const moment = (ms) => new Date(ms).toISOString().slice(0, 16).replace("T", " ");
-const periodLabel = (period) => (state.genesis ? clock(period * state.genesis.market.period_ms) : `#${period}`);
+const day = (ms) => new Date(ms).toLocaleDateString("en-GB", { day: "2-digit", month: "short", timeZone: "UTC" });
+const members = () => new Set(state.genesis ? state.genesis.meters.map((meter) => meter.account) : []);
+const periodLabel = (period) => {
+  if (!state.genesis) return `#${period}`;
+  const startMs = period * state.genesis.market.period_ms;
+  return `${day(startMs)} ${clock(startMs)}`;
+};
 
 function emptyRow(columns, text) {
   const cell = element("td", "empty", text);
@@ -74,7 +82,7 @@ function drawNodes() {
   const status = state.status;
   if (!status) return;
   byId("chain").textContent = `${status.chain_id} / ${status.channel} · seen from ${status.node}`;
-  byId("chain-time").textContent = `${moment(status.clock_ms)} UTC`;
+  byId("chain-time").textContent = `${moment(status.clock_ms)} ${Math.abs(status.clock_ms - Date.now()) < DAY_MS ? "UTC" : "local time of the data"}`;
   const changing = status.changing ? `, changing to ${status.next_view}` : "";
   byId("consensus").textContent = `view ${status.view}${changing} · certified ${status.certified} · ${number(status.mempool.transactions)} waiting`;
   const own = { name: status.node, connected: true, height: status.height };
@@ -89,8 +97,7 @@ function drawNodes() {
 
 function drawBlocks() {
   const lines = state.blocks.slice(0, 6).map((block) => {
-    const count = block.transactions === 1 ? "1 transaction" : `${block.transactions} transactions`;
-    return element("li", "", element("b", "number", `#${block.height}`), element("code", "", block.hash.slice(0, 14)), element("span", "number", count));
+    return element("li", "", element("b", "number", `#${block.height}`), element("code", "", block.hash.slice(0, 14)), element("span", "number", count(block.transactions, "transaction")));
   });
   byId("blocks").replaceChildren(...lines);
 }
@@ -122,14 +129,21 @@ function periodCard(title, market) {
   return element("div", "period", head, list, priceScale(market));
 }
 
+// Periods whose gate is closed and whose delivery has not begun; none before the first delivery.
+function between(current, trading) {
+  const first = state.genesis ? state.genesis.market.first_period : trading;
+  const periods = [];
+  for (let period = Math.max(current + 1, first, trading - 2); period < trading; period += 1) periods.push(period);
+  return periods;
+}
+
 function drawMarket() {
   const totals = state.totals;
   if (!totals) return;
   const { current_period: current, trading_period: trading } = totals;
-  byId("periods").replaceChildren(
-    periodCard("Delivered now", state.markets.get(current)),
-    periodCard("Open for orders", state.markets.get(trading)),
-  );
+  const cards = [periodCard("Delivered now", state.markets.get(current))];
+  for (const period of between(current, trading)) cards.push(periodCard("Gate closed, delivered next", state.markets.get(period)));
+  byId("periods").replaceChildren(...cards, periodCard("Open for orders", state.markets.get(trading)));
   drawChart();
 }
 
@@ -137,8 +151,10 @@ function drawChart() {
   const svg = byId("chart");
   const shown = [...state.markets.values()].sort((a, b) => a.period - b.period).slice(-CHART_PERIODS);
   if (!shown.length) return svg.replaceChildren();
-  const [left, right, top, bottom] = [44, 8, 8, 130];
-  const step = (640 - left - right) / shown.length;
+  const width = Math.max(svg.clientWidth, 200);
+  svg.setAttribute("viewBox", `0 0 ${width} 150`);
+  const [left, right, top, bottom] = [48, 8, 8, 128];
+  const step = (width - left - right) / shown.length;
   const prices = shown.flatMap((one) => [one.grid_buy_micro_per_kwh, one.grid_sell_micro_per_kwh]);
   const [low, high] = [Math.min(...prices) * 0.9, Math.max(...prices) * 1.05];
   const most = Math.max(...shown.map((one) => one.energy_wh), 1);
@@ -152,7 +168,7 @@ function drawChart() {
     const height = (one.energy_wh / most) * (bottom - top) * 0.6;
     parts.push(shape("rect", { class: "bar", x: x + step * 0.2, y: bottom - height, width: step * 0.6, height, rx: 2 }));
     if (one.trade_count) line.push([x + step / 2, y(one.mean_price_micro_per_kwh)]);
-    if (index % Math.ceil(shown.length / 8) === 0) {
+    if (index % Math.ceil((shown.length * 48) / (width - left - right)) === 0) {
       parts.push(shape("text", { x: x + step / 2, y: 145, "text-anchor": "middle" }, clock(one.start_ms)));
     }
   });
@@ -170,16 +186,19 @@ function drawTrades(fresh = 0) {
 }
 
 function drawBills() {
-  const rows = state.bills.slice(0, ROWS).map((bill) => element("tr", "",
+  const known = members();
+  const bills = state.bills.filter((bill) => known.has(bill.account));
+  const rows = bills.slice(0, ROWS).map((bill) => element("tr", "",
     element("td", "number", periodLabel(bill.period)), element("td", "", bill.account),
-    ...[bill.bought_wh, bill.sold_wh, bill.grid_bought_wh, bill.grid_sold_wh].map((wh) => element("td", "right", energy(wh))),
-    element("td", "right", money(bill.paid_micro)), element("td", "right", money(bill.earned_micro)),
-    element("td", `right ${bill.saving_micro < 0 ? "bad-text" : "good-text"}`, (bill.saving_micro > 0 ? "+" : "") + money(bill.saving_micro))));
-  byId("bills").replaceChildren(...(rows.length ? rows : [emptyRow(9, "No bills yet. They come when the meters have reported a period's end.")]));
-  const newest = state.bills.length ? state.bills[0].period : null;
-  const saving = state.bills.filter((bill) => bill.period === newest).reduce((sum, bill) => sum + bill.saving_micro, 0);
+    ...[bill.bought_wh, bill.sold_wh, bill.grid_bought_wh, bill.grid_sold_wh].map((wh) => element("td", "right", number(wh))),
+    ...[bill.paid_micro, bill.earned_micro, bill.penalty_micro + bill.fee_micro].map((micro) => element("td", "right", money(micro))),
+    element("td", `right ${bill.saving_micro < 0 ? "bad-text" : bill.saving_micro > 0 ? "good-text" : ""}`, (bill.saving_micro > 0 ? "+" : "") + money(bill.saving_micro))));
+  byId("bills").replaceChildren(...(rows.length ? rows : [emptyRow(10, "No bills yet. They come when the meters have reported a period's end.")]));
+  const newest = bills.length ? bills[0].period : null;
+  const saving = bills.filter((bill) => bill.period === newest).reduce((sum, bill) => sum + bill.saving_micro, 0);
   const currency = state.genesis ? state.genesis.currency : "";
-  byId("bills-saving").textContent = newest === null ? "" : `${currency} · saved in period ${periodLabel(newest)}: ${money(saving)}`;
+  byId("bills-saving").textContent = newest === null ? `energy in Wh, money in ${currency}`
+    : `energy in Wh, money in ${currency} · members saved ${money(saving)} in the period of ${periodLabel(newest)}`;
 }
 
 function drawMeters() {
@@ -189,7 +208,7 @@ function drawMeters() {
   const looks = (meter) => (meter.quarantine ? "bad" : meter.last_sequence && meter.last_time_ms >= late ? "ok" : "late");
   byId("meters-count").textContent = `${meters.filter((meter) => looks(meter) === "ok").length} of ${meters.length} reporting`;
   byId("meters").replaceChildren(...meters.map((meter) => {
-    const said = meter.quarantine || (meter.last_sequence ? `${clock(meter.last_time_ms)} · ${number(meter.accepted)}` : "no reading yet");
+    const said = meter.quarantine || (meter.last_sequence ? `${clock(meter.last_time_ms)}, ${count(meter.accepted, "reading")}` : "no reading yet");
     const tile = element("div", `meter ${looks(meter)}`, element("b", "", meter.meter), said);
     tile.title = `${meter.meter} of ${meter.account}: import ${energy(meter.import_wh)}, export ${energy(meter.export_wh)}`;
     return tile;
@@ -239,7 +258,8 @@ async function loadStart() {
 
 async function loadNow() {
   [state.status, state.totals] = await Promise.all([ask("/v1/status"), ask("/v1/totals")]);
-  await Promise.all([...new Set([state.totals.current_period, state.totals.trading_period])].map(loadMarket));
+  const { current_period: current, trading_period: trading } = state.totals;
+  await Promise.all([...new Set([current, ...between(current, trading), trading])].map(loadMarket));
   drawNodes();
   drawTotals();
   drawMarket();
@@ -311,5 +331,6 @@ function follow(pause = 500) {
   };
 }
 
+window.addEventListener("resize", drawChart);
 setInterval(refresh, REFRESH_MS);
 follow();

@@ -84,6 +84,19 @@ def test_learns_the_public_price():
     assert quoter.reference == reference
 
 
+@given(st.integers(0, 10**9))
+def test_sham_trades_beyond_the_grids_prices_do_not_move_it(mean_price):
+    """Two accounts of one owner can trade at the price cap and never perform; nobody else's quote follows."""
+    quoter, untouched = (Quoter(Temper(0.05, 0.02), QUARTER_MS) for _ in range(2))
+    quoter.learn_price(mean_price, TARIFF)
+    if TARIFF.feed_in <= mean_price <= TARIFF.retail:
+        assert abs(quoter.reference - 0.5) < 0.151
+        return
+    assert quoter.reference == untouched.reference
+    for net_wh in (400, -400):
+        assert quoter.quote(forecast(net_wh), TARIFF) == untouched.quote(forecast(net_wh), TARIFF)
+
+
 def test_scarce_side_gets_the_better_price():
     """Many sellers, few buyers: unfilled sellers concede, and the public price falls; then the other way round."""
     drawn = random.Random(1)

@@ -49,6 +49,15 @@ def market(**changes: int) -> Genesis:
         (market(gate_closure_before_ms=3_600_000), "gate_closure_before_ms"),
         (market(open_before_ms=10**10), "open_before_ms"),
         (market(first_period=1), "first_period"),
+        (market(max_orders_per_period=110_000), "max_orders_per_period"),
+        (
+            msgspec.structs.replace(
+                GENESIS,
+                meters=tuple(msgspec.structs.replace(meter, fuse_w=10_000_000) for meter in GENESIS.meters),
+                tariff=Tariff((10**9,) * 24, (10**9,) * 24, 0),
+            ),
+            "fuse_w",
+        ),
         (
             msgspec.structs.replace(
                 GENESIS,

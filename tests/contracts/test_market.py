@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from contracts import closing
 from contracts.calls import CancelOrder, PlaceOrder
 from contracts.events import Billed, DebtRecorded, Defaulted, OrderAccepted, OrderCancelled, PeriodCleared, PeriodSettled, Traded
-from tests.contracts.world import FIRST, GENESIS_MS, GRID_BUY, PERIOD_MS, RICH, World, make_genesis
+from tests.contracts.world import FIRST, GENESIS_MS, GRID_BUY, GRID_SELL, PERIOD_MS, RICH, World, make_genesis
 
 OPENS = (FIRST - 2) * PERIOD_MS
 CAP = 10_000_000
-BUY_DEPOSIT = 500_000 + 2_500
-SELL_DEPOSIT = (GRID_BUY - 400_000) + CAP // 10
-"""Deposits for 1 kWh, bought with a reserve of 0.5, sold with one of 0.4, with the default fee and fine."""
+BUY_DEPOSIT = GRID_BUY + GRID_BUY // 200
+SELL_DEPOSIT = (GRID_BUY - GRID_SELL) + CAP // 10
+"""Deposits for 1 kWh with any reserve between the grid's prices, with the default fee and fine."""
 
 
 def open_world(**changes: int) -> World:
@@ -80,6 +81,23 @@ def test_an_order_locks_its_deposit_and_withdrawal_frees_it() -> None:
     assert world.block(late, time_ms=world.at_gate())[0].code == "GATE_CLOSED"
     assert world.cancel("B", sell.transaction_id).code == "NO_SUCH_ORDER"
     assert money(world, "B") == (RICH - SELL_DEPOSIT, SELL_DEPOSIT)
+
+
+@pytest.mark.parametrize(
+    ("side", "price", "reserve", "deposit"),
+    [
+        ("buy", 0, GRID_BUY, BUY_DEPOSIT),
+        ("buy", 0, 1_000_000, 1_000_000 + 5_000),
+        ("buy", 0, 9_000_000, 9_000_000 - GRID_SELL + 900_000),
+        ("sell", CAP, GRID_SELL, SELL_DEPOSIT),
+        ("sell", CAP, 100_000, GRID_BUY - 100_000 + CAP // 10),
+        ("sell", CAP, CAP, SELL_DEPOSIT),
+    ],
+)
+def test_reserves_beyond_the_grids_prices_cost_what_they_may_lose(side: str, price: int, reserve: int, deposit: int) -> None:
+    world = open_world()
+    world.order("A", side, 1_000, price, reserve=reserve)
+    assert money(world, "A") == (RICH - deposit, deposit)
 
 
 def test_one_account_stands_on_one_side_of_a_period_until_it_withdraws() -> None:
@@ -233,6 +251,26 @@ def test_periods_that_pass_between_two_blocks_all_fire_in_order() -> None:
     assert [event.period for event in world.events_of(PeriodSettled)] == list(range(FIRST, last - 1))
     assert world.application.next_deadline_ms() == world.start(last) + 600_000
     assert world.view.totals(world.time_ms).supply_conserved and money(world, "A")[1] == 0
+
+
+def test_what_a_block_has_no_room_for_falls_due_in_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closing, "EVENTS_PER_BLOCK", 40)
+    world = open_world(open_before_ms=4 * PERIOD_MS)
+    for period in range(FIRST, FIRST + 3):
+        for _ in range(10):
+            world.order("A", "sell", 1, 400_000, period)
+            world.order("B", "buy", 1, 400_000, period)
+    done = []
+    world.block(time_ms=world.start(FIRST + 3))
+    while True:
+        kinds = {PeriodCleared: "cleared", PeriodSettled: "settled"}
+        done.append([f"{kinds[type(event)]} {event.period - FIRST}" for event in world.last.events if type(event) in kinds])
+        assert len(world.last.events) <= 40
+        if world.application.next_deadline_ms() > world.time_ms:
+            break
+        world.block()
+    assert done == [["cleared 0", "cleared 1"], ["cleared 2", "cleared 3"], ["settled 0"], ["settled 1"]]
+    assert world.view.totals(world.time_ms).supply_conserved
 
 
 def test_gates_fire_before_transactions_can_slip_in() -> None:

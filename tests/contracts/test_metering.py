@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from contracts.calls import ResetMeter
@@ -66,10 +67,13 @@ def test_a_late_reading_after_settlement_changes_nothing_and_loses_nothing() -> 
 
 
 @pytest.mark.parametrize("late", [(END - 50_000, 301), (START + 90_000, 9)])
-def test_a_late_reading_that_contradicts_its_neighbours_is_quarantined(late: tuple[int, int]) -> None:
+def test_a_late_reading_that_contradicts_its_neighbours_is_refused_alone(late: tuple[int, int]) -> None:
     world = world_with_a_start()
     world.block(world.read("A", START + 10_000, 10, 0, sequence=2), world.read("A", END + 5, 300, 0, sequence=9), time_ms=END + 5)
-    assert world.block(world.read("A", late[0], late[1], 0, sequence=4))[0].events[0].code == "FALLING_COUNTER"
+    before = world.view.meter("m-A")
+    receipt = world.block(world.read("A", late[0], late[1], 0, sequence=4))[0]
+    assert (receipt.code, receipt.events) == ("CONTRADICTS_NEIGHBOURS", ())
+    assert world.view.meter("m-A") == msgspec.structs.replace(before, next_nonce=before.next_nonce + 1)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from contracts.events import Billed, Traded
+from contracts.records import order_key
 from tests.contracts.world import FIRST, GRID_BUY, GRID_SELL, PERIOD_MS, RICH, World, make_genesis
 
 
@@ -71,6 +72,27 @@ def test_books_and_trades_come_in_any_slice(offset: int, limit: int) -> None:
     assert len(everything.orders) == part.order_count == 140 and len(everything.trades) == part.trade_count == 70
     assert part.orders == everything.orders[start : start + limit] and part.trades == everything.trades[start : start + limit]
     assert list(everything.trades) == world.events_of(Traded)
+
+
+@pytest.mark.parametrize(("offset", "limit"), [(0, 2), (1, 2), (2, 9), (3, 1), (2**40, 1), (-1, 1)])
+def test_an_open_book_is_decoded_only_as_far_as_it_is_asked_for(offset: int, limit: int) -> None:
+    world = World()
+    world.block(time_ms=(FIRST - 2) * PERIOD_MS)
+    receipts = [world.order("A", "buy", number, 1) for number in range(1, 4)]
+    places = range(3)[max(0, offset) : max(0, offset) + limit]
+    for number in set(range(3)) - set(places):
+        world.store.entries[b"order/" + order_key(FIRST, number)] = b"damaged"
+    view = world.view.market(FIRST, offset=offset, limit=limit)
+    assert [order.order for order in view.orders] == [receipts[number].transaction_id.hex() for number in places]
+    assert view.order_count == 3
+
+
+def test_bills_of_a_period_come_in_any_slice() -> None:
+    world = busy_world()
+    everything = world.view.period_bills(FIRST)
+    assert world.view.period_bills(FIRST, 60, 10) == everything[60:70]
+    assert world.view.period_bills(FIRST, 70) == everything[70:] != ()
+    assert world.view.period_bills(FIRST, -3, 2) == everything[:2]
 
 
 def test_a_period_goes_through_its_states() -> None:

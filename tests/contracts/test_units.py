@@ -52,7 +52,8 @@ def test_mean_price_is_weighted_and_0_without_energy() -> None:
     assert units.mean_price(0, 0) == 0
 
 
-def test_largest_energy_rounds_up_and_allows_one_more() -> None:
-    assert units.largest_energy_wh(10_000, 900_000) == 2_501
-    assert units.largest_energy_wh(10_000, 1) == 2
-    assert units.largest_energy_wh(10_000, 0) == 1
+def test_the_shortest_time_of_an_energy_rounds_up() -> None:
+    assert units.shortest_time_ms(10_000, 2_500) == 900_000
+    assert units.shortest_time_ms(7_000, 1) == 515
+    assert units.shortest_time_ms(10_000_000, 1) == 1
+    assert units.shortest_time_ms(10_000, 0) == 0
