@@ -13,7 +13,6 @@ import msgspec
 from cluster.broker import BrokerUser, new_password, write_access_files, write_mosquitto_config
 from cluster.options import EMBEDDED
 from cluster.planning import (
-    CURRENCY,
     DEFAULT_NODES,
     DEFAULT_SPEED,
     GRID_BALANCE_MICRO,
@@ -143,7 +142,7 @@ def _write(folder: Path, recipe: _Recipe) -> Topology:
     cluster = ClusterPlan(
         chain_id=f"gridpact-{secrets.token_hex(4)}",
         channel=CHANNEL,
-        currency=CURRENCY,
+        currency=plan.currency,
         time_ms=plan.genesis_ms,
         nodes=tuple(_node_plan(place, passwords) for place in recipe.places),
         participants=participants,
@@ -214,9 +213,9 @@ def _passwords(recipe: _Recipe) -> dict[str, str]:
     if path is None:
         return {}
     given = read_users(path)
-    for name in names:
-        if name not in given:
-            raise InputError(str(path), f"has no line for {name}")
+    absent = [name for name in names if name not in given]
+    if absent:
+        raise InputError(str(path), f"has no line NAME:PASSWORD for {', '.join(absent)}; every node and every meter needs one")
     return {name: given[name] for name in names}
 
 
@@ -301,6 +300,8 @@ def _topology(folder: Path, chain_id: str, recipe: _Recipe, passwords: dict[str,
         market=wishes.market or "auction",
         data=plan.data_name,
         data_digest=plan.data_digest,
+        data_start_ms=plan.data_start_ms,
+        data_end_ms=plan.data_end_ms,
         interpolated=plan.interpolated,
         offset_ms=plan.offset_ms,
         start_ms=plan.start_ms,

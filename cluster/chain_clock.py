@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cluster.options import cannot_write
 from cluster.topology import Topology
 from node.block_store import ChannelStore
 from node.clock import ReplayClock, ReplayTime, read_replay_time, wall_ms, write_replay_time
 from node.config import read_config
+from node.key_value import StoreDamagedError
 
 
 def release_clock(topology: Topology) -> ReplayClock:
@@ -15,15 +17,27 @@ def release_clock(topology: Topology) -> ReplayClock:
 
     Raises:
         InputError: the clock file does not fit.
+        RunError: it cannot be written.
     """
     held = read_replay_time(topology.clock_file)
-    write_replay_time(topology.clock_file, ReplayTime(held.chain_ms, wall_ms(), topology.speed, False))
+    _write(topology, ReplayTime(held.chain_ms, wall_ms(), topology.speed, False))
     return ReplayClock(topology.clock_file)
 
 
 def hold_clock(topology: Topology, chain_ms: int) -> None:
-    """Let chain time stand still at ``chain_ms``."""
-    write_replay_time(topology.clock_file, ReplayTime(chain_ms, wall_ms(), topology.speed, True))
+    """Let chain time stand still at ``chain_ms``.
+
+    Raises:
+        RunError: the clock file cannot be written.
+    """
+    _write(topology, ReplayTime(chain_ms, wall_ms(), topology.speed, True))
+
+
+def _write(topology: Topology, replay: ReplayTime) -> None:
+    try:
+        write_replay_time(topology.clock_file, replay)
+    except OSError as error:
+        raise cannot_write(topology.clock_file, error) from error
 
 
 def recover_clock(topology: Topology) -> None:
@@ -41,13 +55,18 @@ def recover_clock(topology: Topology) -> None:
 
 
 def _head_ms(home: Path, channel: str) -> int | None:
-    """Return the time of a stopped node's last block, None if it has none."""
+    """Return the time of a stopped node's last block, None if it has none or its store is damaged (the node will say so)."""
     folder = read_config(home).blocks_folder(channel)
     if not folder.exists():
         return None
-    store = ChannelStore.open(folder)
+    try:
+        store = ChannelStore.open(folder)
+    except StoreDamagedError:
+        return None
     try:
         head = store.head()
         return head.time_ms if head is not None else None
+    except StoreDamagedError:
+        return None
     finally:
         store.close()

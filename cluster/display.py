@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from cluster.bills import bill_table, money
 from cluster.snapshot import NodeState, Saving, Snapshot, saving_of
+from cluster.tables import plural
 from contracts.events import Billed
 from contracts.views import MarketView
 
 MAX_BILLS = 20
 FEWEST_BILLS = 3
-LINES_BESIDE_BILLS = 25
-"""Lines of the display besides the rows of bills, with four nodes."""
+LINES_AROUND_BILLS = 6
+"""Lines of the panel of bills besides its rows, and of the spinner under the display; on a narrow terminal two more."""
+WIDE = 100
 _STATE_STYLE = {"healthy": "green", "starting": "yellow", "stopped": "red", "not reachable": "yellow", "no quorum": "yellow"}
 
 
@@ -56,17 +60,12 @@ def kwh(energy_wh: int) -> str:
     return f"{energy_wh / 1000:.3f} kWh"
 
 
-def money(amount_micro: int, digits: int = 4) -> str:
-    """Return an amount for people, without the currency."""
-    return f"{amount_micro / 1e6:.{digits}f}"
-
-
-def draw(snapshot: Snapshot, setting: Setting, notes: Sequence[str] = (), height: int = 60) -> RenderableType:
+def draw(snapshot: Snapshot, setting: Setting, notes: Sequence[str] = (), width: int = 140, height: int = 60) -> RenderableType:
     """Return the whole display.
 
     Args:
-        notes: the last things that happened.
-        height: lines of the terminal; on a small one fewer bills are shown.
+        notes: the last things that happened and are not seen above.
+        width, height: of the terminal; on a small one fewer bills are shown.
     """
     head = Text.assemble(
         ("GridPact", "bold"),
@@ -77,12 +76,20 @@ def draw(snapshot: Snapshot, setting: Setting, notes: Sequence[str] = (), height
     if setting.notice:
         parts.append(Text(setting.notice, style="dim"))
     parts += [_nodes(snapshot.nodes), _meters(snapshot), _market(snapshot, setting)]
+    below = [Text(trouble, style="red") for trouble in snapshot.troubles]
+    below += [Text(note, style="yellow") for note in notes]
+    below += [Text(hint, style="dim") for hint in setting.hints]
     if snapshot.settled is not None:
-        rows = min(MAX_BILLS, max(FEWEST_BILLS, height - LINES_BESIDE_BILLS - len(snapshot.nodes)))
-        parts.append(_bills(snapshot.settled, snapshot.bills, setting, rows))
-    parts += [Text(note, style="yellow") for note in notes]
-    parts += [Text(hint, style="dim") for hint in setting.hints]
-    return Group(*parts)
+        narrow = width < WIDE
+        rows = height - _lines([*parts, *below], width) - LINES_AROUND_BILLS - 2 * narrow
+        parts.append(_bills(snapshot.settled, snapshot.bills, setting, min(MAX_BILLS, max(FEWEST_BILLS, rows)), narrow))
+    return Group(*parts, *below)
+
+
+def _lines(parts: Sequence[RenderableType], width: int) -> int:
+    """Return how many lines of a terminal some parts take."""
+    paper = Console(width=width, file=io.StringIO())
+    return len(paper.render_lines(Group(*parts), pad=False))
 
 
 def _nodes(nodes: Sequence[NodeState]) -> Table:
@@ -130,7 +137,7 @@ def trading_line(market: MarketView, chain_ms: int, speed: float) -> str:
     """Return one line about the period that takes orders."""
     left_s = (market.gate_closure_ms - chain_ms) / 1000 / speed
     gate = f"gate closes in {left_s:.0f} s" if left_s > 0 else "gate closed"
-    return f"{span(market)}   {_count(market.order_count, 'order')}   {gate}"
+    return f"{span(market)}   {plural(market.order_count, 'order')}   {gate}"
 
 
 def delivering_line(market: MarketView, currency: str) -> str:
@@ -140,10 +147,10 @@ def delivering_line(market: MarketView, currency: str) -> str:
 
 def matched(market: MarketView) -> str:
     """Return what was matched in a period that was cleared."""
-    orders = _count(market.order_count, "order")
+    orders = plural(market.order_count, "order")
     if not market.trade_count:
         return f"{orders}, nothing matched"
-    return f"{orders}, {_count(market.trade_count, 'trade')}, {kwh(market.energy_wh)} matched"
+    return f"{orders}, {plural(market.trade_count, 'trade')}, {kwh(market.energy_wh)} matched"
 
 
 def prices(market: MarketView, currency: str) -> str:
@@ -157,7 +164,14 @@ def settled_line(market: MarketView, bills: tuple[Billed, ...], setting: Setting
     mine = [bill for bill in bills if bill.account in setting.members]
     traded_wh = sum(bill.bought_wh for bill in mine)
     grid_wh = sum(bill.grid_bought_wh + bill.grid_sold_wh for bill in mine)
+    if without_readings(mine):
+        return f"{span(market)}   without any reading: billed as no energy at all"
     return f"{span(market)}   {kwh(traded_wh)} traded, {kwh(grid_wh)} with the grid; {saving_text(bills, setting)}"
+
+
+def without_readings(bills: Sequence[Billed]) -> bool:
+    """Tell whether members had no metered energy at all in a settled period, which is what a period without readings looks like."""
+    return not any(bill.import_wh or bill.export_wh for bill in bills)
 
 
 def saving_text(bills: tuple[Billed, ...], setting: Setting) -> str:
@@ -169,28 +183,20 @@ def saving_words(saving: Saving, currency: str) -> str:
     """Return what members paid, what it would have been, and the difference."""
     paid = f"{'paid' if saving.net_micro >= 0 else 'earned'} {money(abs(saving.net_micro))} {currency} net"
     alone = f"{'paying' if saving.grid_only_micro >= 0 else 'earning'} {money(abs(saving.grid_only_micro))} with the grid alone"
-    return f"members {paid} instead of {alone}: better by {money(saving.saving_micro)}"
+    better = f"{'better' if saving.saving_micro >= 0 else 'worse'} by {money(abs(saving.saving_micro))}"
+    return f"members {paid} instead of {alone}: {better}"
 
 
-def _bills(settled: MarketView, bills: tuple[Billed, ...], setting: Setting, rows: int) -> RenderableType:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("account")
-    for name in ("bought", "sold", "from grid", "to grid", "paid", "earned", "saving"):
-        table.add_column(name, justify="right")
+def _bills(settled: MarketView, bills: tuple[Billed, ...], setting: Setting, rows: int, narrow: bool) -> RenderableType:
     mine = [bill for bill in bills if bill.account in setting.members]
-    for bill in mine[:rows]:
-        energies = (bill.bought_wh, bill.sold_wh, bill.grid_bought_wh, bill.grid_sold_wh)
-        amounts = (bill.paid_micro + bill.penalty_micro + bill.fee_micro, bill.earned_micro)
-        saving = Text(money(bill.saving_micro), style="green" if bill.saving_micro > 0 else "")
-        table.add_row(bill.account, *(str(energy_wh) for energy_wh in energies), *(money(amount) for amount in amounts), saving)
+    parts: list[RenderableType] = [bill_table("account", [(bill.account, bill) for bill in mine[:rows]], narrow=narrow)]
     rest = len(mine) - rows
-    parts: list[RenderableType] = [table]
     if rest > 0:
         parts.append(Text(f"and {rest} more", style="dim"))
-    parts.append(Text(saving_text(bills, setting)))
+    parts.append(
+        Text("settled without any reading: billed as no energy at all", style="red")
+        if without_readings(mine)
+        else Text(saving_text(bills, setting))
+    )
     title = f"bills of {span(settled)} (Wh, {setting.currency})"
     return Panel(Group(*parts), title=title, title_align="left", expand=False)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")

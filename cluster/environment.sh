@@ -82,6 +82,23 @@ fingerprint() {
   } | sha256sum | cut -d ' ' -f 1
 }
 
+# Installs with pip: on a terminal one line says what it works on; all that pip said is shown only if it fails.
+# usage: install TARGET
+install() {
+  local log=$venv/install.log status=0 line
+  "$venv/bin/python" -m pip install --disable-pip-version-check --no-color --progress-bar off --editable "$1" 2>&1 | tee "$log" |
+    while IFS= read -r line; do
+      case $line in
+        Collecting* | *Downloading* | *Using\ cached* | Building* | Installing*) [ ! -t 2 ] || printf '\r\033[K  %.76s' "${line#"${line%%[! ]*}"}" >&2 ;;
+      esac
+    done || status=$?
+  [ ! -t 2 ] || printf '\r\033[K' >&2
+  if [ "$status" -ne 0 ]; then
+    cat "$log" >&2
+    die "the installation failed; what pip said stands above"
+  fi
+}
+
 # usage: ensure_installed EXTRA   ("" installs the project alone, "test" with the test tools)
 ensure_installed() {
   local extra=$1 stamp=$venv/.installed${1:+-$1} target=$project${1:+[$1]}
@@ -94,8 +111,7 @@ ensure_installed() {
   fi
   say "installing GridPact${extra:+ with its $extra tools}; the first time this downloads about 20 MB"
   rm -f -- "$stamp"
-  "$venv/bin/python" -m pip install --disable-pip-version-check --editable "$target" >&2 ||
-    die "the installation failed; what pip said stands above"
+  install "$target"
   fingerprint "$extra" >"$stamp"
   fingerprint "" >"$venv/.installed"
 }

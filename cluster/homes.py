@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,19 +19,20 @@ from contracts.topics import parse_broker_url
 LAUNCHER = "up"
 
 
-def open_home(home: Path, wishes: Wishes, *, fresh: bool) -> tuple[Topology, bool]:
+def open_home(home: Path, wishes: Wishes, *, fresh: bool, moved: Callable[[Path], None] = lambda _: None) -> tuple[Topology, bool]:
     """Return the cluster under ``home``, ready to start, and whether it is new.
 
     Args:
         fresh: move an existing one aside first.
+        moved: told where the existing one is then.
 
     Raises:
         InputError: it runs already, is not what the user asks for, or cannot be made; or a file of it does not fit.
     """
     if (home / TOPOLOGY_FILE).exists():
         check_not_running(home)
-        if fresh:
-            move_aside(home)
+        if fresh and (target := move_aside(home)) is not None:
+            moved(target)
     if not (home / TOPOLOGY_FILE).exists():
         from cluster.building import create_home  # noqa: PLC0415 - keys, certificates and the broker's parser are for new homes only
 
@@ -78,7 +80,7 @@ def move_aside(home: Path) -> Path | None:
     try:
         home.rename(target)
     except OSError as error:
-        raise InputError(f"--home {home}", f"cannot be renamed to {target}: {(error.strerror or str(error)).lower()}") from error
+        raise InputError(f"--home {home}", f"cannot be renamed to {target.absolute()}: {(error.strerror or str(error)).lower()}") from error
     return target
 
 
@@ -98,7 +100,13 @@ def check_wishes(topology: Topology, wishes: Wishes) -> None:
         ("--broker", wishes.broker, EMBEDDED if topology.broker.embedded else topology.broker.url),
         ("--data", None if wishes.data is None else str(wishes.data.absolute()), topology.data),
     ]
+    if wishes.currency is not None or wishes.feed_in_micro is not None:
+        genesis = topology.genesis()
+        differences.append(("--currency", wishes.currency, genesis.currency))
+        feed_in_micro = genesis.tariff.feed_in_micro_per_kwh
+        asked = None if wishes.feed_in_micro is None else wishes.feed_in_micro / 1e6
+        differences.append(("--feed-in", asked, feed_in_micro / 1e6))
     for option, wish, present in differences:
         if wish is not None and wish != present:
-            made = f"the cluster under {topology.home} was made with {present or 'the shipped data'}, not {wish}"
+            made = f"the cluster under {topology.root.absolute()} was made with {present or 'the shipped data'}, not {wish}"
             raise InputError(option, f"{made}; use that, another --home, or --fresh, which moves the old cluster aside")

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ import click
 import msgspec
 
 from consensus.errors import GridPactError, InputError
+from contracts.calls import MAX_PRICE_MICRO_PER_KWH
 from contracts.topics import parse_broker_url
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -28,6 +30,11 @@ MIN_SPEED, MAX_SPEED = 0.001, 1e6
 
 class RunError(GridPactError):
     """A run that began well did not reach its goal: one line on standard error, exit status 1."""
+
+
+def cannot_write(path: Path, error: OSError) -> RunError:
+    """Return the error for a file that cannot be written, which names it (a full disk does not)."""
+    return RunError(f"{path.absolute()}: cannot be written: {(error.strerror or str(error)).lower()}")
 
 
 def duration_ms(text: str) -> int:
@@ -72,6 +79,33 @@ def speed(text: str) -> float:
     return value
 
 
+def price_micro(text: str) -> int:
+    """Return a price in currency per kWh such as ``0.125`` in micro, exact (a click option's ``type``).
+
+    Raises:
+        click.BadParameter: it is not one.
+    """
+    try:
+        micro = Decimal(text) * 1_000_000
+        exact = micro.is_finite() and 0 <= micro <= MAX_PRICE_MICRO_PER_KWH and micro == int(micro)
+    except InvalidOperation:
+        exact = False
+    if not exact:
+        raise click.BadParameter(f"{text[:40]!r} is not a price such as 0.125, with at most six decimals")
+    return int(micro)
+
+
+def currency(text: str) -> str:
+    """Return the name of a currency such as ``EUR`` (a click option's ``type``).
+
+    Raises:
+        click.BadParameter: it is not one.
+    """
+    if not 1 <= len(text) <= 8 or not text.isprintable() or any(character.isspace() for character in text):
+        raise click.BadParameter(f"{text[:40]!r} is not a currency such as EUR: 1 to 8 characters without spaces")
+    return text
+
+
 def broker_url(text: str) -> str:
     """Return an MQTT broker's URL, or ``embedded`` (a click option's ``type``).
 
@@ -96,6 +130,14 @@ def home_option(command: Command) -> Command:
         show_default=True,
         help="Folder of the cluster.",
     )(command)
+
+
+def tariff_options(command: Command) -> Command:
+    """Add ``--currency`` and ``--feed-in``."""
+    feed_in = click.option(
+        "--feed-in", "feed_in_micro", type=price_micro, metavar="PRICE", help="What the grid pays per kWh.  [default: 0.08]"
+    )
+    return click.option("--currency", type=currency, metavar="NAME", help="What money is called.  [default: USD]")(feed_in(command))
 
 
 def json_option(command: Command) -> Command:

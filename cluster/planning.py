@@ -38,6 +38,8 @@ class Wishes:
     Attributes:
         start_ms: start of the first delivery period, chain time.
         broker: "embedded" or a URL.
+        currency: what money is called.
+        feed_in_micro: what the grid pays, 1e-6 currency per kWh.
     """
 
     nodes: int | None = None
@@ -50,6 +52,8 @@ class Wishes:
     broker_users: Path | None = None
     broker_ca: Path | None = None
     market: str | None = None
+    currency: str | None = None
+    feed_in_micro: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +82,15 @@ class LedgerPlan:
     genesis_ms: int
     start_ms: int
     offset_ms: int
+    currency: str
     tariff: Tariff
     market: MarketRules
     consensus: ConsensusRules
     interpolated: bool
     data_name: str
     data_digest: str
+    data_start_ms: int
+    data_end_ms: int
 
 
 def plan_ledger(wishes: Wishes, *, now_ms: int | None = None) -> LedgerPlan:
@@ -111,11 +118,14 @@ def plan_ledger(wishes: Wishes, *, now_ms: int | None = None) -> LedgerPlan:
         genesis_ms=genesis_ms,
         start_ms=start_ms,
         offset_ms=offset_ms,
-        tariff=tariff_of(dataset),
+        currency=wishes.currency if wishes.currency is not None else CURRENCY,
+        tariff=tariff_of(dataset, wishes.feed_in_micro if wishes.feed_in_micro is not None else FEED_IN_MICRO_PER_KWH),
         market=market_rules(period_ms, start_ms // period_ms, speed if now_ms is None else 1.0),
         consensus=consensus_rules(speed if now_ms is None else 1.0),
         interpolated=dataset.interpolated(period_ms),
         data_name="" if wishes.data is None else str(wishes.data.absolute()),
+        data_start_ms=dataset.start_ms,
+        data_end_ms=dataset.end_ms,
         data_digest=hashlib.sha256((wishes.data or SHIPPED_FILE).read_bytes()).hexdigest(),
     )
 
@@ -159,13 +169,13 @@ def consensus_rules(speed: float) -> ConsensusRules:
     )
 
 
-def tariff_of(dataset: Dataset) -> Tariff:
-    """Return the data's time-of-use prices, or a flat one of 0.30 if there are none; the feed-in price is always 0.08."""
+def tariff_of(dataset: Dataset, feed_in_micro: int) -> Tariff:
+    """Return the data's time-of-use prices, or a flat one of 0.30 if there are none; the feed-in price is the same all the time."""
     prices = dataset.tariff()
     flat = (DEFAULT_BUY_MICRO_PER_KWH,) * HOURS
     weekday = flat if prices is None else prices.weekday_micro_per_kwh
     weekend = flat if prices is None else prices.weekend_micro_per_kwh
-    return Tariff(weekday, weekend, FEED_IN_MICRO_PER_KWH)
+    return Tariff(weekday, weekend, feed_in_micro)
 
 
 def reading_interval_ms(period_ms: int) -> int:

@@ -8,6 +8,7 @@ kernel), so that an id that was given to somebody else since is never signalled.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from cluster.parent import PARENT_VARIABLE
-from consensus.errors import InputError
+from consensus.errors import GridPactError, InputError
 
 GRACE_S = 15.0
 KILL_GRACE_S = 5.0
@@ -28,7 +29,11 @@ FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 30.0
 STEADY_S = 60.0
 EXIT_BAD_INPUT = 2
+EXIT_STORE_DAMAGED = 3
 LOG_LIMIT_BYTES = 64 * 1024 * 1024
+LAST_WORDS_BYTES = 4096
+_ROUTINE = re.compile(r'^\S+ \S+ (INFO|DEBUG) |"level": ?"(info|debug)"')
+"""Log lines, of :func:`cluster.running.log_to_stderr` and of nodes, that say nothing about an end."""
 _START_TIME_FIELD = 19
 """Position of the start time in /proc/PID/stat, counted from the field after the command's name."""
 
@@ -67,13 +72,20 @@ def read_pid_file(path: Path) -> ProcessId | None:
 
 
 def write_pid_file(path: Path, pid: int) -> None:
-    """Write the pid file of a running process, whole or not at all. A process that has already ended gets none."""
+    """Write the pid file of a running process, whole or not at all. A process that has already ended gets none.
+
+    Raises:
+        GridPactError: it cannot be written.
+    """
     process = process_id(pid)
     if process is None:
         return
     partial = path.with_suffix(".new")
-    partial.write_bytes(msgspec.json.encode(process))
-    partial.replace(path)
+    try:
+        partial.write_bytes(msgspec.json.encode(process))
+        partial.replace(path)
+    except OSError as error:
+        raise GridPactError(f"{path.absolute()}: cannot be written: {(error.strerror or str(error)).lower()}") from error
 
 
 def terminate(processes: Sequence[ProcessId], grace_s: float = GRACE_S) -> list[ProcessId]:
@@ -132,7 +144,8 @@ class Child:
         process: the running or last instance.
         restarts: how often it was started again after it ended by itself.
         exit_status: of the last instance that ended (negative: by that signal).
-        gave_up: it refused its input (exit status 2); starting it again would end the same way.
+        gave_up: it refused its input (exit status 2) or its store is damaged (3); starting it again would end the same way.
+        log_start: how long the log was when the last instance started.
     """
 
     name: str
@@ -144,11 +157,17 @@ class Child:
     gave_up: bool = False
     backoff_s: float = FIRST_BACKOFF_S
     due_at: float | None = None
+    log_start: int = 0
 
     @property
     def running(self) -> bool:
         """Whether the process runs."""
         return self.process.poll() is None
+
+    @property
+    def store_damaged(self) -> bool:
+        """Whether it gave up because its store is damaged."""
+        return self.gave_up and self.exit_status == EXIT_STORE_DAMAGED
 
 
 @dataclass(slots=True)
@@ -176,7 +195,8 @@ class Supervisor:
         """
         if name in self.children and self.children[name].running:
             raise InputError(f"process {name}", "runs already")
-        child = Child(name, tuple(command), self._spawn(name, command), self.clock())
+        log_start = self._log_size(name)
+        child = Child(name, tuple(command), self._spawn(name, command), self.clock(), log_start=log_start)
         self.children[name] = child
         return child
 
@@ -190,6 +210,7 @@ class Supervisor:
             if child.due_at is None:
                 lines.append(self._note_end(child, now))
             elif now >= child.due_at:
+                child.log_start = self._log_size(child.name)
                 child.process, child.started_at, child.due_at = self._spawn(child.name, child.command), now, None
                 child.restarts += 1
                 lines.append(f"{child.name} started again")
@@ -213,28 +234,43 @@ class Supervisor:
             (self.run / f"{child.name}.pid").unlink(missing_ok=True)
         return killed
 
-    def last_words(self, name: str) -> str:
-        """Return the last line that a child wrote, "" if none."""
+    def last_lines(self, name: str) -> list[str]:
+        """Return the last lines that a child wrote since it was started."""
+        child = self.children.get(name)
         try:
             with (self.logs / f"{name}.log").open("rb") as log:
-                log.seek(max(0, log.seek(0, os.SEEK_END) - 4096))
-                lines = log.read().decode("utf-8", "replace").strip().splitlines()
+                end = log.seek(0, os.SEEK_END)
+                start = child.log_start if child is not None and child.log_start <= end else 0
+                log.seek(max(start, end - LAST_WORDS_BYTES))
+                return [line.strip() for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
         except OSError:
-            return ""
-        return lines[-1].strip() if lines else ""
+            return []
+
+    def last_words(self, name: str) -> str:
+        """Return the last line that a child wrote since it was started and that is no routine (INFO) line, "" if none."""
+        telling = [line for line in self.last_lines(name) if not _ROUTINE.search(line)]
+        return telling[-1].removeprefix("gridpact: ") if telling else ""
 
     def _note_end(self, child: Child, now: float) -> str:
-        child.exit_status = child.process.returncode
-        if child.exit_status == EXIT_BAD_INPUT:
+        status = child.exit_status = child.process.returncode
+        said = self.last_words(child.name)
+        if status in (EXIT_BAD_INPUT, EXIT_STORE_DAMAGED):
             child.gave_up = True
-            return f"{child.name} refused to run: {self.last_words(child.name)}"
+            refused = "refused to run" if status == EXIT_BAD_INPUT else "stays down"
+            return f"{child.name} {refused}: {said}"
         if now - child.started_at >= STEADY_S:
             child.backoff_s = FIRST_BACKOFF_S
         child.due_at = now + child.backoff_s
-        said = self.last_words(child.name)
-        line = f"{child.name} ended with status {child.exit_status}, starts again in {child.backoff_s:g} s" + (f": {said}" if said else "")
+        ended = f"was killed (signal {-status})" if status < 0 else f"ended with status {status}"
+        line = f"{child.name} {ended}, starts again in {child.backoff_s:g} s" + (f": {said}" if said else "")
         child.backoff_s = min(child.backoff_s * 2, MAX_BACKOFF_S)
         return line
+
+    def _log_size(self, name: str) -> int:
+        """Return where the log of the next instance begins."""
+        path = self.logs / f"{name}.log"
+        size = path.stat().st_size if path.exists() else 0
+        return 0 if size > LOG_LIMIT_BYTES else size
 
     def _spawn(self, name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
         path = self.logs / f"{name}.log"

@@ -16,6 +16,7 @@ from cluster.snapshot import Snapshot
 
 REDRAWS_PER_S = 4
 NOTES = 3
+EVENTS = 6
 
 
 class Progress(Protocol):
@@ -31,7 +32,10 @@ class Progress(Protocol):
         """Say what the run waits for."""
 
     def event(self, text: str) -> None:
-        """Say what happened."""
+        """Say what happened as a matter of course; a picture of the cluster shows it anyway."""
+
+    def note(self, text: str) -> None:
+        """Say what happened and no picture shows: a restart, a refusal, a warning."""
 
     def show(self, snapshot: Snapshot) -> None:
         """Show how the cluster does."""
@@ -48,6 +52,7 @@ class TerminalProgress:
     def __init__(self, console: Console, setting: Setting) -> None:
         self._setting = setting
         self._notes: deque[str] = deque(maxlen=NOTES)
+        self._events: deque[str] = deque(maxlen=EVENTS)
         self._snapshot: Snapshot | None = None
         self._console = console
         self._live = Live(console=console, refresh_per_second=REDRAWS_PER_S, vertical_overflow="crop")
@@ -73,7 +78,12 @@ class TerminalProgress:
         self._draw()
 
     def event(self, text: str) -> None:
-        """Keep the last few events under the picture."""
+        """Show it until there is a picture."""
+        self._events.append(text)
+        self._draw()
+
+    def note(self, text: str) -> None:
+        """Keep the last few notes under the picture."""
         self._notes.append(text)
         self._draw()
 
@@ -84,9 +94,13 @@ class TerminalProgress:
 
     def _draw(self) -> None:
         if self._snapshot is not None:
-            picture = draw(self._snapshot, self._setting, tuple(self._notes), self._console.size.height)
+            picture = draw(self._snapshot, self._setting, tuple(self._notes), *self._console.size)
         else:
-            picture = Group(Text("GridPact", style="bold"), *(Text(note, style="yellow") for note in self._notes))
+            picture = Group(
+                Text("GridPact", style="bold"),
+                *(Text(event) for event in self._events),
+                *(Text(note, style="yellow") for note in self._notes),
+            )
         self._live.update(picture if self._spinner is None else Group(picture, self._spinner), refresh=True)
 
 
@@ -100,6 +114,7 @@ class PlainProgress:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._waiting_for = ""
+        self._troubles: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -118,8 +133,16 @@ class PlainProgress:
         """Write what happened."""
         self._line(text)
 
+    def note(self, text: str) -> None:
+        """Write what happened."""
+        self._line(text)
+
     def show(self, snapshot: Snapshot) -> None:
-        """Write nothing: the events say what changed."""
+        """Write what began to be wrong; the events say all else that changed."""
+        for trouble in snapshot.troubles:
+            if trouble not in self._troubles:
+                self._line(trouble)
+        self._troubles = snapshot.troubles
 
     def _line(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)

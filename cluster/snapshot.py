@@ -53,7 +53,7 @@ class MeterCounts:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One cluster at one moment; what could not be had is None or empty."""
+    """One cluster at one moment; what could not be had is None or empty. ``troubles`` are lines about what is wrong now."""
 
     chain_ms: int
     speed: float
@@ -64,6 +64,7 @@ class Snapshot:
     delivering: MarketView | None = None
     settled: MarketView | None = None
     bills: tuple[Billed, ...] = ()
+    troubles: tuple[str, ...] = ()
 
     @property
     def all_healthy(self) -> bool:

@@ -8,6 +8,7 @@ import msgspec
 
 from cluster.display import Setting, kwh, saving_words
 from cluster.snapshot import MeterCounts, NodeState, Saving, saving_of
+from cluster.tables import plural
 from contracts.events import Billed
 from contracts.views import LedgerTotals
 
@@ -142,12 +143,17 @@ def summary_text(summary: Summary) -> str:
     agree = "all at the same head" if summary.agree else "NOT at the same head"
     balance = "to the last unit" if summary.supply_conserved else "NOT CONSERVED"
     saving = Saving(summary.grid_only_micro - summary.saving_micro, summary.grid_only_micro)
+    before = summary.periods_settled - summary.periods_settled_now
+    whole = f", {summary.periods_settled_now} of them in this run" if before else ""
+    counts = f"{plural(summary.orders, 'order')}, {plural(summary.trades, 'trade')}"
     lines = [
         f"nodes      {summary.nodes}, {agree}, height {summary.height}",
         f"readings   {summary.readings_published} published, {summary.readings_committed} on the chain",
-        f"market     {summary.periods_settled} periods settled, {summary.orders} orders, {summary.trades} trades",
+        f"market     {plural(summary.periods_settled, 'period')} settled{whole}, {counts}",
         f"energy     {kwh(summary.energy_traded_wh)} traded, {kwh(summary.energy_grid_wh)} with the grid",
         f"balance    money and energy: {balance}",
-        f"bills      of {summary.periods_settled_now} periods: {saving_words(saving, summary.currency)}",
+        f"bills      of {plural(summary.periods_settled_now, 'period')} in this run: {saving_words(saving, summary.currency)}",
     ]
+    if before:
+        lines.insert(1, "           readings, orders, trades and energy are counted since the chain began")
     return "\n".join(lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -18,19 +19,29 @@ def console() -> Console:
     return screen if screen.is_terminal else Console(width=PLAIN_WIDTH)
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str = "none") -> None:
-    """Print a table; columns whose name starts with ``>`` are right-aligned. Without rows it says ``empty``."""
-    table = Table(title=title, title_justify="left")
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str = "none", narrow: bool = False) -> None:
+    """Print a table; columns whose name starts with ``>`` are right-aligned and never folded. Without rows it says ``empty``.
+
+    Args:
+        narrow: without lines between the columns, for many columns in 80.
+    """
+    table = Table(box=box.SIMPLE_HEAD if narrow else box.HEAVY_HEAD, show_edge=not narrow, pad_edge=not narrow)
     for column in columns:
-        table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
-    count = 0
+        number = column.startswith(">")
+        table.add_column(column.removeprefix(">"), justify="right" if number else "left", overflow="fold", no_wrap=number)
     for row in rows:
         table.add_row(*row)
-        count += 1
-    if count:
-        console().print(table)
-    else:
-        console().print(f"{title}: {empty}", highlight=False)
+    paper = console()
+    if not table.row_count:
+        paper.print(f"{title}: {empty}", highlight=False)
+        return
+    paper.print(title, style="italic", highlight=False)
+    paper.print(table)
+
+
+def plural(number: int, noun: str) -> str:
+    """Return a count with its noun, which takes an s unless there is exactly one."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def price(micro_per_kwh: int) -> str:

@@ -71,6 +71,7 @@ class Topology(_Part, frozen=True):
     Fields:
         data: household data that the meters replay; "" is the data that comes with the project.
         data_digest: SHA-256 of that file, hexadecimal.
+        data_start_ms, data_end_ms: what the data cover, in their own time; 0 where that is not known.
         offset_ms: how much later the chain lives than the data (0 in a replay of the data's own time).
         start_ms: start of the first delivery period, chain time.
         period_ms: length of a delivery period, chain time.
@@ -95,6 +96,8 @@ class Topology(_Part, frozen=True):
     broker: BrokerPlace
     households: tuple[Household, ...]
     home: str = "."
+    data_start_ms: TimeMs = 0
+    data_end_ms: TimeMs = 0
 
     @property
     def root(self) -> Path:

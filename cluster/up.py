@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cluster.chain_clock import hold_clock, release_clock
 from cluster.display import Setting, delivering_line, settled_line
@@ -21,7 +21,9 @@ from cluster.processes import Supervisor, command_line
 from cluster.progress import Progress
 from cluster.snapshot import NodeState, Snapshot
 from cluster.summary import Replay, Summary, Timing, summarise
+from cluster.tables import plural
 from cluster.topology import Topology
+from cluster.troubles import broker_trouble, lap_note, replay_laps
 from contracts.events import Billed
 from contracts.views import LedgerTotals
 from node.clock import ReplayClock
@@ -82,6 +84,7 @@ class Run:
         self._last_cleared = 0
         self._bills: list[Billed] = []
         self._moved_at = self._began
+        self._lap = 0
         self._height = 0
 
     async def run(self) -> Summary | None:
@@ -127,12 +130,16 @@ class Run:
                 return True
             self._progress.waiting("waiting for " + _unhealthy(nodes))
             if time.monotonic() > deadline:
-                raise RunError(f"not healthy after {HEALTHY_TIMEOUT_S:.0f} s: {_unhealthy(nodes)}; see {self._topology.logs}")
+                raise RunError(f"not healthy after {HEALTHY_TIMEOUT_S:.0f} s: {_unhealthy(nodes)}; see {self._topology.logs.absolute()}")
             await asyncio.sleep(WAIT_POLL_S)
         return False
 
     async def _until_meters(self) -> None:
-        """Wait until all meters are connected to the broker, but not for ever: they go on trying."""
+        """Wait until all meters are connected to the broker, but not for ever: they go on trying.
+
+        Raises:
+            RunError: none of them is, and the run is to end by itself.
+        """
         deadline = time.monotonic() + METERS_TIMEOUT_S
         while not self._stop.asked.is_set() and time.monotonic() < deadline:
             self._look_after()
@@ -142,6 +149,9 @@ class Run:
                 return
             self._progress.waiting(f"waiting for the meters: {counts.connected} of {counts.meters} connected")
             await asyncio.sleep(WAIT_POLL_S)
+        trouble = broker_trouble(self._topology.broker.url, self._monitor.meters(), self._supervisor.last_lines(FLEET))
+        if trouble and self._periods is not None and not self._stop.asked.is_set():
+            raise RunError(f"{trouble} (tried for {METERS_TIMEOUT_S:.0f} s)")
 
     async def _begin(self) -> None:
         """Let chain time run."""
@@ -149,6 +159,7 @@ class Run:
         self._first_settled = totals.periods_settled
         self._next_settled = totals.last_settled_period + 1 if totals.periods_settled else None
         self._clock = release_clock(self._topology)
+        self._lap = replay_laps(self._topology, self._clock.now_ms())
         self._moved_at = time.monotonic()
 
     # --------------------------------------------------------------------------------------------------------------- watch
@@ -157,7 +168,7 @@ class Run:
         """Show what happens until the user stops it or the last period is settled."""
         while not self._stop.asked.is_set():
             self._look_after()
-            snapshot = await self._monitor.snapshot(self._chain_ms())
+            snapshot = replace(await self._monitor.snapshot(self._chain_ms()), troubles=self._troubles())
             await self._tell(snapshot)
             self._progress.show(snapshot)
             totals = snapshot.totals
@@ -167,7 +178,10 @@ class Run:
             await self._pause(POLL_S)
 
     async def _tell(self, snapshot: Snapshot) -> None:
-        """Tell of periods that were cleared or settled since the last time."""
+        """Tell of periods that were cleared or settled since the last time, and of the data's end."""
+        if (lap := replay_laps(self._topology, snapshot.chain_ms)) > self._lap:
+            self._lap = lap
+            self._progress.note(lap_note(self._topology.data_start_ms, self._topology.data_end_ms))
         delivering = snapshot.delivering
         if delivering is not None and delivering.period > self._last_cleared:
             self._last_cleared = delivering.period
@@ -230,9 +244,11 @@ class Run:
             counts, written_ns = self._monitor.meters(), self._monitor.meters_written_ns()
             if counts.pending == 0 and written_ns > asked_ns:
                 return
-            self._progress.waiting(f"ending: {counts.pending} readings are not proven yet")
+            self._progress.waiting(
+                f"ending: {plural(counts.pending, 'reading')} not proven yet" if counts.pending else "ending: the meters finish"
+            )
             await asyncio.sleep(WAIT_POLL_S)
-        self._progress.event(f"{self._monitor.meters().pending} readings are not proven; they stay in the meters' outboxes")
+        self._progress.note(f"{plural(self._monitor.meters().pending, 'reading')} not proven yet; they stay in the meters' outboxes")
 
     async def _take_stock(self) -> tuple[tuple[NodeState, ...], LedgerTotals]:
         """Return nodes and totals at one head that all nodes have, or as they are after a while."""
@@ -255,7 +271,7 @@ class Run:
         self._progress.waiting("stopping all processes")
         for names in ([AGENTS, FLEET], [node.name for node in self._topology.nodes], [BROKER]):
             for killed in await asyncio.to_thread(self._supervisor.stop, names):
-                self._progress.event(f"{killed} did not end in time and was killed")
+                self._progress.note(f"{killed} did not end in time and was killed")
         if self._clock is not None:
             hold_clock(self._topology, self._clock.now_ms())
         await self._monitor.close()
@@ -266,13 +282,20 @@ class Run:
         """Restart what ended by itself.
 
         Raises:
-            RunError: a process refuses to run.
+            RunError: a process refuses to run, or the store of a node is damaged and chain time does not run yet.
         """
         for line in self._supervisor.check():
-            self._progress.event(line)
+            self._progress.note(line)
         for child in self._supervisor.children.values():
-            if child.gave_up:
+            if child.gave_up and (self._clock is None or not child.store_damaged):
                 raise RunError(f"{child.name}: {self._supervisor.last_words(child.name)}")
+
+    def _troubles(self) -> tuple[str, ...]:
+        """Return what is wrong now; a node that stays down does not stop the others."""
+        down = [child.name for child in self._supervisor.children.values() if child.store_damaged]
+        lines = [f"{name} stays down: {self._supervisor.last_words(name)}" for name in down]
+        trouble = broker_trouble(self._topology.broker.url, self._monitor.meters(), self._supervisor.last_lines(FLEET))
+        return (*lines, trouble) if trouble else tuple(lines)
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but not longer than until the user asks to stop."""

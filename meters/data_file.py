@@ -33,7 +33,7 @@ _METER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 
 
 class Row(NamedTuple):
-    """One meter in one interval; ``price_micro_per_kwh`` is None without a price column."""
+    """One meter in one interval; ``price_micro_per_kwh`` is None, and ``price_column`` empty, without a price column."""
 
     line: int
     time_ms: int
@@ -41,6 +41,7 @@ class Row(NamedTuple):
     load_mw: int
     pv_mw: int
     price_micro_per_kwh: int | None
+    price_column: str = ""
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -116,7 +117,9 @@ def _header(fields: list[str], where: str) -> dict[str, int]:
         if column in positions:
             raise InputError(f"{where}: {column}", "the column occurs twice")
         if column not in (*REQUIRED_COLUMNS, *PRICE_COLUMNS, *UNUSED_COLUMNS):
-            known = ", ".join((*REQUIRED_COLUMNS, PRICE_COLUMNS[0], *UNUSED_COLUMNS))
+            if ";" in column and len(fields) == 1:
+                raise InputError(f"{where}: header", "separate columns by commas, not by ';' (and write decimals with a point)")
+            known = ", ".join((*REQUIRED_COLUMNS, *PRICE_COLUMNS, *UNUSED_COLUMNS))
             raise InputError(f"{where}: {column[:64]!r}", f"unknown column; known are {known}")
         positions[column] = position
     missing = [column for column in REQUIRED_COLUMNS if column not in positions]
@@ -132,16 +135,17 @@ def _row(fields: list[str], header: Mapping[str, int], time_ms: int, line: int, 
     meter = fields[header["meter_id"]]
     if not _METER.fullmatch(meter):
         raise InputError(f"{where}: meter_id", f"{meter[:64]!r} is not a name of letters, digits, '.', '_' and '-' (at most 64)")
-    price = None
+    price, price_column = None, ""
     for column in PRICE_COLUMNS:
         if column in header:
+            price_column = column
             price = _micro(fields[header[column]], f"{where}: {column}", MAX_PRICE_PER_KWH)
     for column in UNUSED_COLUMNS:
         if column in header:
             _number(fields[header[column]], f"{where}: {column}", -_MAX_UNUSED, _MAX_UNUSED)
     load_mw = _micro(fields[header["load_kw"]], f"{where}: load_kw", MAX_POWER_KW)
     pv_mw = _micro(fields[header["pv_kw"]], f"{where}: pv_kw", MAX_POWER_KW)
-    return Row(line, time_ms, meter, load_mw, pv_mw, price)
+    return Row(line, time_ms, meter, load_mw, pv_mw, price, price_column)
 
 
 def _micro(text: str, where: str, maximum: int) -> int:

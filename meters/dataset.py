@@ -144,7 +144,7 @@ class Dataset:
         return after.import_wh - before.import_wh - (after.export_wh - before.export_wh)
 
     def tariff(self) -> TimeOfUse | None:
-        """Return the grid's time-of-use prices, or None if the data has no price column or its prices do not repeat by day and hour."""
+        """Return the grid's time-of-use prices, or None if the data has no price column."""
         return self._prices
 
     def interpolated(self, period_ms: int) -> bool:
@@ -193,7 +193,7 @@ def read_dataset(path: Path) -> Dataset:
                 raise InputError(f"{name}: line {row.line}: meter_id", f"{row.meter} has no rows for the time stamps before")
             powers[row.meter][0].append(row.load_mw)
             powers[row.meter][1].append(row.pv_mw)
-    return Dataset(name, slots[0][0].time_ms, interval_ms, dict(powers), _time_of_use(slots, interval_ms))
+    return Dataset(name, slots[0][0].time_ms, interval_ms, dict(powers), _time_of_use(slots, interval_ms, name))
 
 
 def _slots(rows: Iterable[Row], name: str) -> list[list[Row]]:
@@ -224,23 +224,44 @@ def _interval_ms(slots: list[list[Row]], name: str) -> int:
     return interval_ms
 
 
-def _time_of_use(slots: list[list[Row]], interval_ms: int) -> TimeOfUse | None:
-    """Return prices by kind of day and hour if there is exactly one for each of the 48."""
+def _time_of_use(slots: list[list[Row]], interval_ms: int, name: str) -> TimeOfUse | None:
+    """Return prices by kind of day and hour; None without a price column.
+
+    What the data do not cover takes the price of the same hour on the other kind of day, else of the nearest hour that is known.
+
+    Raises:
+        InputError: two prices contradict each other.
+    """
     prices: dict[tuple[bool, int], int] = {}
     for slot in slots:
-        time_ms = slot[0].time_ms
-        weekend = (time_ms // DAY_MS + 3) % 7 >= _SATURDAY
-        hours = range(time_ms // HOUR_MS, (time_ms + interval_ms - 1) // HOUR_MS + 1)
+        time_ms, price = slot[0].time_ms, slot[0].price_micro_per_kwh
+        if price is None:
+            return None
         for row in slot:
-            if row.price_micro_per_kwh is None:
-                return None
-            for hour in hours:
-                if prices.setdefault((weekend, hour % _HOURS), row.price_micro_per_kwh) != row.price_micro_per_kwh:
-                    return None
-    if len(prices) != 2 * _HOURS:
-        return None
-    weekday, weekend_prices = (tuple(prices[kind, hour] for hour in range(_HOURS)) for kind in (False, True))
+            if row.price_micro_per_kwh != price:
+                field = f"{name}: line {row.line}: {row.price_column}"
+                raise InputError(field, f"is not the price of line {slot[0].line}, which has the same time stamp; the grid has one price")
+        for hour in range(time_ms // HOUR_MS, (time_ms + interval_ms - 1) // HOUR_MS + 1):
+            weekend = (hour // _HOURS + 3) % 7 >= _SATURDAY
+            if prices.setdefault((weekend, hour % _HOURS), price) != price:
+                raise InputError(f"{name}: line {slot[0].line}: {slot[0].price_column}", _no_tariff(weekend, hour % _HOURS))
+    weekday, weekend_prices = (tuple(_price_at(prices, kind, hour) for hour in range(_HOURS)) for kind in (False, True))
     return TimeOfUse(weekday, weekend_prices)
+
+
+def _no_tariff(weekend: bool, hour: int) -> str:
+    day = "weekend days" if weekend else "weekdays"
+    return f"{day} had another price at {hour:02d}:00 above; a tariff must repeat by weekday/weekend and full hour, or leave the column out"
+
+
+def _price_at(prices: dict[tuple[bool, int], int], weekend: bool, hour: int) -> int:
+    """Return a price that is known, or the one that stands in for it."""
+    for away in range(_HOURS):
+        for near in ((hour - away) % _HOURS, (hour + away) % _HOURS):
+            for kind in (weekend, not weekend):
+                if (kind, near) in prices:
+                    return prices[kind, near]
+    raise ValueError("no price at all")
 
 
 def _home(load_mw: Sequence[int], pv_mw: Sequence[int], interval_ms: int) -> _Home:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import click
+import msgspec
 
 from cluster.building import HostPlace, create_cluster
 from cluster.display import chain_time
-from cluster.options import broker_url, chain_time_ms, check_json_path, duration_ms, json_option, write_json
+from cluster.options import broker_url, chain_time_ms, check_json_path, duration_ms, json_option, tariff_options, write_json
 from cluster.planning import Wishes
 from cluster.topology import Topology
 from consensus.errors import InputError
@@ -36,6 +38,7 @@ _HOST = re.compile(r"[A-Za-z0-9._:-]{1,253}", re.ASCII)
 @click.option("--broker", type=broker_url, metavar="URL", help="MQTT broker.  [default: mqtt:// on the first host, port 1883]")
 @click.option("--broker-users", type=click.Path(path_type=Path), metavar="FILE", help="NAME:PASSWORD lines; without it they are made.")
 @click.option("--broker-ca", type=click.Path(path_type=Path), metavar="FILE", help="Authority of an mqtts broker, PEM.")
+@tariff_options
 @click.option("--port", type=click.IntRange(1, 65_000), default=PEER_PORT, show_default=True, help="For the other nodes.")
 @click.option("--http-port", type=click.IntRange(1, 65_000), default=HTTP_PORT, show_default=True, help="For API and dashboard.")
 @json_option
@@ -43,16 +46,11 @@ def init(
     nodes: int,
     hosts: str,
     out: Path,
-    data: Path | None,
-    households: int | None,
-    period_ms: int | None,
-    start_ms: int | None,
     broker: str | None,
-    broker_users: Path | None,
-    broker_ca: Path | None,
     port: int,
     http_port: int,
     json_path: str | None,
+    **asked: Any,  # noqa: ANN401 - the other options
 ) -> None:
     """Write genesis, keys, certificates and config of a cluster: one folder per node, ready to copy to its host.
 
@@ -61,7 +59,7 @@ def init(
     """
     check_json_path(json_path)
     places = host_places(nodes, hosts, port, http_port)
-    wishes = Wishes(nodes, data, start_ms, households, period_ms, broker=broker, broker_users=broker_users, broker_ca=broker_ca)
+    wishes = Wishes(nodes=nodes, broker=broker, **asked)
     topology = create_cluster(out, wishes, places, broker or f"mqtt://{_bracketed(places[0].host)}:1883", wall_ms() + LEAD_MS)
     if json_path != "-":
         _print(topology)
@@ -117,12 +115,14 @@ def _result(topology: Topology) -> dict[str, object]:
 
 
 def _print(topology: Topology) -> None:
+    topology = msgspec.structs.replace(topology, home=str(topology.root.absolute()))
     click.echo(f"cluster {topology.chain_id} under {topology.home}; first delivery {chain_time(topology.start_ms, '%Y-%m-%d %H:%M')} UTC")
     for node in topology.nodes:
         folder = topology.path(node.folder)
         click.echo(f"  {node.name}: copy {folder} to {node.peer_host}, there: gridpact node run --home {Path(folder).name}")
     if topology.path("broker").exists():
         click.echo(f"  broker {topology.broker.url}: copy the files of {topology.path('broker')} to its /etc/mosquitto")
+        click.echo("    they are for their owner only, so let Mosquitto read them: chown mosquitto: /etc/mosquitto/{passwords,access}")
     else:
         click.echo(f"  broker {topology.broker.url}")
     click.echo(f"  keys of members: {topology.path('keys')}, of meters: {topology.path('meters')}")

@@ -15,8 +15,8 @@ from cluster.homes import LAUNCHER
 from cluster.monitor import Monitor
 from cluster.options import RunError, home_option, json_option, write_json
 from cluster.processes import ProcessId, is_running, read_pid_file, terminate
-from cluster.snapshot import Snapshot
-from cluster.tables import print_table
+from cluster.snapshot import NodeState, Snapshot
+from cluster.tables import console, plural, print_table
 from cluster.topology import Topology, read_topology
 from consensus.errors import InputError
 from node.clock import ReplayClock, wall_ms
@@ -43,7 +43,7 @@ def status(home: Path, json_path: str | None) -> None:
     processes = process_states(topology)
     snapshot = asyncio.run(_snapshot(topology, {state.name for state in processes if state.running}))
     if json_path != "-":
-        _print_status(processes, snapshot)
+        _print_status(topology, processes, snapshot)
     write_json(json_path, _status_json(topology, processes, snapshot))
 
 
@@ -65,23 +65,34 @@ async def _snapshot(topology: Topology, running: set[str]) -> Snapshot:
         await monitor.close()
 
 
-def _print_status(processes: list[ProcessState], snapshot: Snapshot) -> None:
-    launcher = "runs" if any(state.running for state in processes) else "is stopped"
-    click.echo(f"the cluster {launcher}; chain time {chain_time(snapshot.chain_ms)}")
-    rows = [(state.name, str(state.pid) if state.pid else "", "running" if state.running else "stopped") for state in processes]
-    print_table("processes", ("name", ">process id", "state"), rows)
-    nodes = [
-        (node.name, node.url, node.state, str(node.height), str(node.view), str(node.peers), node.head_hash[:12]) for node in snapshot.nodes
-    ]
-    print_table("nodes", ("name", "API and dashboard", "state", ">height", ">view", ">peers", "head"), nodes)
+def _print_status(topology: Topology, processes: list[ProcessState], snapshot: Snapshot) -> None:
+    running = any(state.running for state in processes)
+    click.echo(
+        f"the cluster under {topology.root.absolute()} {'runs' if running else 'is stopped'}; chain time {chain_time(snapshot.chain_ms)}"
+    )
+    pids = ", ".join(f"{state.name} {state.pid or '-'}" for state in processes)
+    console().print(f"process ids: {pids}", highlight=False)
+    rows = [_node_row(node) for node in snapshot.nodes]
+    print_table("nodes", ("name", "API and dashboard", "state", ">height", ">view", ">peers", "head"), rows, narrow=True)
+    for node in snapshot.nodes:
+        if node.reason:
+            click.echo(f"{node.name}: {node.reason}")
     counts = snapshot.meters
-    click.echo(f"meters: {counts.connected} of {counts.meters} connected; {counts.published} readings published, {counts.proven} proven")
+    connected = str(counts.connected) if running else "-"
+    click.echo(f"meters: {connected} of {counts.meters} connected; {plural(counts.published, 'reading')} published, {counts.proven} proven")
     totals = snapshot.totals
     if totals is not None:
         click.echo(
-            f"market: {totals.periods_settled} periods settled, {totals.orders} orders, {totals.trades} trades, "
+            f"market: {plural(totals.periods_settled, 'period')} settled, {plural(totals.orders, 'order')}, "
+            f"{plural(totals.trades, 'trade')}, "
             f"{kwh(totals.energy_traded_wh)} traded, {kwh(totals.energy_grid_wh)} with the grid"
         )
+
+
+def _node_row(node: NodeState) -> tuple[str, ...]:
+    """Return the line of one node; "-" stands for what nobody told."""
+    known = (str(node.height), str(node.view), str(node.peers), node.head_hash[:8]) if node.head_hash else ("-",) * 4
+    return (node.name, node.url, node.state, *known)
 
 
 def _status_json(topology: Topology, processes: list[ProcessState], snapshot: Snapshot) -> dict[str, object]:

@@ -4,52 +4,40 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from cluster.options import RunError, check_json_path, home_option, json_option, write_json
-from cluster.tables import energy, moment, money, price, print_table, short
-from cluster.topology import read_topology
+from cluster.bills import bill_table
+from cluster.display import chain_time
+from cluster.options import RunError, check_json_path, home_option, json_option, price_micro, write_json
+from cluster.tables import console, energy, moment, price, print_table, short
+from cluster.topology import TOPOLOGY_FILE, read_topology
 from consensus.errors import InputError
 from contracts.calls import PlaceOrder
-from contracts.events import Billed, Traded
-from contracts.views import MarketView
-from node.client import Executed, GridPactClient, Member
+from contracts.events import Traded
+from contracts.genesis import Genesis
+from contracts.views import BillsView, MarketView
+from node.client import Executed, GridPactClient, Member, NodeUnreachable
 from node.keys import read_signer
 
 T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., Any])
 TIMEOUT_S = 30.0
-MICRO = 1_000_000
-
-
-def price_micro(text: str) -> int:
-    """Return a price in currency per kWh such as ``0.125`` in micro, exact (a click option's ``type``).
-
-    Raises:
-        click.BadParameter: it is not one.
-    """
-    try:
-        micro = Decimal(text) * MICRO
-        exact = micro.is_finite() and micro >= 0 and micro == int(micro)
-    except InvalidOperation:
-        exact = False
-    if not exact:
-        raise click.BadParameter(f"{text[:40]!r} is not a price such as 0.125, with at most six decimals")
-    return int(micro)
+NAMED_PERIODS = ("trading", "cleared", "current")
+CLEARED_STATES = ("cleared", "delivering", "metering", "settled")
+ACCOUNTS_NAMED = 30
 
 
 def period_name(text: str) -> str:
-    """Return a delivery period as the API takes it: its number, ``trading`` or ``current`` (a click option's ``type``).
+    """Return a delivery period: its number, or ``trading``, ``cleared`` or ``current`` (a click option's ``type``).
 
     Raises:
         click.BadParameter: it is not one.
     """
-    if text not in {"trading", "current"} and not (text.isascii() and text.isdigit() and len(text) <= 13):
-        raise click.BadParameter(f"{text[:40]!r} is not the number of a period, 'trading' or 'current'")
+    if text not in NAMED_PERIODS and not (text.isascii() and text.isdigit() and len(text) <= 13):
+        raise click.BadParameter(f"{text[:40]!r} is not the number of a period, 'trading', 'cleared' or 'current'")
     return text
 
 
@@ -59,11 +47,10 @@ def node_option(command: Command) -> Command:
     return click.option("--node", "nodes", metavar="URL", multiple=True, help=text)(command)
 
 
-def period_option(command: Command) -> Command:
+def period_option(default: str) -> Callable[[Command], Command]:
     """Add ``--period``."""
-    return click.option(
-        "--period", type=period_name, metavar="PERIOD", default="trading", show_default=True, help="Number of a period, trading or current."
-    )(command)
+    text = "Number of a period, or trading (takes orders), cleared (the last one that was), current (is delivered)."
+    return click.option("--period", type=period_name, metavar="PERIOD", default=default, show_default=True, help=text)
 
 
 @click.group()
@@ -74,7 +61,7 @@ def market() -> None:
 @market.command(epilog="Example: gridpact market book --period trading")
 @home_option
 @node_option
-@period_option
+@period_option("trading")
 @json_option
 def book(home: Path, nodes: tuple[str, ...], period: str, json_path: str | None) -> None:
     """Show the orders of one delivery period."""
@@ -86,16 +73,16 @@ def book(home: Path, nodes: tuple[str, ...], period: str, json_path: str | None)
         (one.side, one.account, one.energy_type, energy(one.energy_wh), energy(one.remaining_wh), price(one.price_micro_per_kwh), one.state)
         for one in sorted(view.orders, key=lambda order: (order.side, order.price_micro_per_kwh))
     )
-    print_table(_title("Orders", view), ("side", "account", "energy", ">kWh", ">left kWh", ">price per kWh", "state"), rows)
+    print_table(_title("Orders", view), ("side", "account", "energy", ">kWh", ">left kWh", ">price per kWh", "state"), rows, narrow=True)
 
 
-@market.command(epilog="Example: gridpact market trades --period current")
+@market.command(epilog="Example: gridpact market trades")
 @home_option
 @node_option
-@period_option
+@period_option("cleared")
 @json_option
 def trades(home: Path, nodes: tuple[str, ...], period: str, json_path: str | None) -> None:
-    """Show the trades of one delivery period."""
+    """Show the trades of one delivery period, by default of the last one that was cleared."""
     view = _market(home, nodes, period, json_path)
     if json_path is not None:
         write_json(json_path, {"period": view.period, "mean_price_micro_per_kwh": view.mean_price_micro_per_kwh, "trades": view.trades})
@@ -108,7 +95,7 @@ def _trade_row(trade: Traded) -> tuple[str, ...]:
     return trade.seller, trade.buyer, trade.energy_type, quantity, price(trade.price_micro_per_kwh), str(trade.round)
 
 
-@market.command(epilog="Example: gridpact market bills --account B01 --json -")
+@market.command(epilog="Example: gridpact market bills --account home-B01 --json -")
 @home_option
 @node_option
 @click.option("--account", required=True, metavar="NAME", help="Whose bills.")
@@ -117,36 +104,33 @@ def _trade_row(trade: Traded) -> tuple[str, ...]:
 def bills(home: Path, nodes: tuple[str, ...], account: str, limit: int, json_path: str | None) -> None:
     """Show the latest bills of one account."""
     check_json_path(json_path)
-    found = _ask(home, nodes, lambda client: client.bills(account, limit=limit))
+
+    async def look(client: GridPactClient) -> tuple[BillsView | None, Genesis]:
+        return await client.bills(account, limit=limit), await client.genesis()
+
+    found, genesis = _ask(home, nodes, look)
     if found is None:
-        raise InputError(f"--account {account}", "there is no such account")
+        raise _unknown_account(account, genesis)
     if json_path is not None:
         write_json(json_path, found)
         return
-    columns = (
-        "period",
-        ">import",
-        ">export",
-        ">bought",
-        ">sold",
-        ">from grid",
-        ">to grid",
-        ">paid",
-        ">earned",
-        ">penalty",
-        ">fee",
-        ">saving",
-    )
-    print_table(f"Bills of {account}, kWh and currency", columns, map(_bill_row, found.bills))
+    if not found.bills:
+        click.echo(f"{account} has no bills yet; they come when a period is settled")
+        return
+    click.echo(f"Bills of {account}, newest first: energy in Wh, money in {genesis.currency}; period: its start")
+    starts = [(chain_time(bill.period * genesis.market.period_ms, "%d %b %H:%M"), bill) for bill in found.bills]
+    console().print(bill_table("period", starts), crop=False, overflow="ignore", no_wrap=True)
 
 
-def _bill_row(bill: Billed) -> tuple[str, ...]:
-    quantities = (bill.import_wh, bill.export_wh, bill.bought_wh, bill.sold_wh, bill.grid_bought_wh, bill.grid_sold_wh)
-    amounts = (bill.paid_micro, bill.earned_micro, bill.penalty_micro, bill.fee_micro, bill.saving_micro)
-    return (str(bill.period), *map(energy, quantities), *map(money, amounts))
+def _unknown_account(account: str, genesis: Genesis) -> InputError:
+    """Return the error for an account that does not exist, which lists those that do: members first."""
+    members = sorted({meter.account for meter in genesis.meters})
+    names = members + [one.account for one in genesis.participants if one.account not in members]
+    more = ", ..." if len(names) > ACCOUNTS_NAMED else ""
+    return InputError(f"--account {account}", f"there is no such account; there are {', '.join(names[:ACCOUNTS_NAMED])}{more}")
 
 
-@market.command(epilog="Example: gridpact market order --account B01 --side sell --energy-wh 500 --price 0.15 --reserve 0.11")
+@market.command(epilog="Example: gridpact market order --account home-B01 --side sell --energy-wh 500 --price 0.15 --reserve 0.11")
 @home_option
 @node_option
 @click.option("--account", required=True, metavar="NAME", help="In whose name.")
@@ -160,7 +144,7 @@ def _bill_row(bill: Billed) -> tuple[str, ...]:
     "--reserve", type=price_micro, metavar="PRICE", help="Limit up to which the second round may move the quote; default: the quote."
 )
 @click.option("--energy-type", default="pv", show_default=True, help="Only orders of one type meet.")
-@period_option
+@period_option("trading")
 @json_option
 def order(
     home: Path,
@@ -177,6 +161,10 @@ def order(
 ) -> None:
     """Place an order, signed with the account's key, and wait until the chain has proven its result."""
     check_json_path(json_path)
+    if key_file is None and (home / TOPOLOGY_FILE).exists():
+        genesis = read_topology(home).genesis()
+        if account not in {one.account for one in genesis.participants}:
+            raise _unknown_account(account, genesis)
     signer = read_signer(key_file or home / "keys" / f"{account}.key")
 
     async def place(client: GridPactClient) -> tuple[int, Executed]:
@@ -219,10 +207,22 @@ def _market(home: Path, nodes: tuple[str, ...], period: str, json_path: str | No
 
 
 async def _view(client: GridPactClient, period: str) -> MarketView:
-    view = await client.market(period)
+    view = await (_last_cleared(client) if period == "cleared" else client.market(period))
     if view is None:
         raise InputError(f"--period {period}", "the nodes know no market of it")
     return view
+
+
+async def _last_cleared(client: GridPactClient) -> MarketView | None:
+    """Return the last period that was cleared; before the first one, the period that takes orders."""
+    trading = await client.market("trading")
+    if trading is None:
+        return None
+    for back in (1, 2):
+        view = await client.market(max(0, trading.period - back))
+        if view is not None and view.state in CLEARED_STATES:
+            return view
+    return trading
 
 
 def _ask(home: Path, nodes: tuple[str, ...], question: Callable[[GridPactClient], Awaitable[T]]) -> T:
@@ -234,10 +234,10 @@ def _ask(home: Path, nodes: tuple[str, ...], question: Callable[[GridPactClient]
         GridPactError: no node answers, or one refuses.
     """
     if nodes:
-        urls, genesis = nodes, None
+        urls, genesis, place = nodes, None, ""
     else:
         topology = read_topology(home)
-        urls, genesis = topology.http_urls, topology.genesis()
+        urls, genesis, place = topology.http_urls, topology.genesis(), str(home.absolute())
 
     async def run() -> T:
         async with GridPactClient(urls, genesis) as client:
@@ -247,3 +247,7 @@ def _ask(home: Path, nodes: tuple[str, ...], question: Callable[[GridPactClient]
         return asyncio.run(run())
     except TimeoutError as error:
         raise RunError(str(error)) from error
+    except NodeUnreachable as error:
+        if place and error.nobody_listens:
+            raise RunError(f"the cluster under {place} does not run; start it with gridpact up") from error
+        raise

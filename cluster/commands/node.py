@@ -6,8 +6,11 @@ from pathlib import Path
 
 import click
 
+from cluster.processes import EXIT_STORE_DAMAGED
 from cluster.running import run_until_stopped
+from consensus.errors import GridPactError
 from node.config import read_config
+from node.key_value import StoreDamagedError
 from node.logs import set_up_logging
 from node.service import run_node
 
@@ -21,8 +24,19 @@ def node() -> None:
 @click.option(
     "--home", type=click.Path(path_type=Path), required=True, help="Folder of the node, with its node.toml (or that file itself)."
 )
-def node_run(home: Path) -> None:
-    """Run one node until Ctrl-C or SIGTERM, which stop it cleanly."""
+def node_run(home: Path) -> int:
+    """Run one node until Ctrl-C or SIGTERM, which stop it cleanly.
+
+    Exit status 3 when its own store is damaged: it cannot repair that by itself, and starting it again does not help.
+    """
     config = read_config(home)
     set_up_logging(config.log_level, config.log_file, node=config.name)
-    run_until_stopped(lambda stop: run_node(config, stop))
+    try:
+        run_until_stopped(lambda stop: run_node(config, stop))
+    except GridPactError as error:
+        if not isinstance(error, StoreDamagedError) and StoreDamagedError.__name__ not in str(error):
+            raise
+        remedy = f"move {config.data.absolute()} away and start again: the node catches up from the others"
+        click.echo(f"gridpact: its store is damaged ({error}); {remedy}", err=True)
+        return EXIT_STORE_DAMAGED
+    return 0

@@ -19,6 +19,7 @@ from cluster.options import (
     home_option,
     json_option,
     speed,
+    tariff_options,
     write_json,
 )
 from cluster.planning import Wishes
@@ -35,7 +36,7 @@ EPILOG = """\b
 Examples:
   gridpact up                                     # until Ctrl-C
   gridpact up --periods 4 --json result.json      # ends by itself
-  gridpact up --data mine.csv --households 20 --period 30m
+  gridpact up --data mine.csv --households 20 --period 30m --currency EUR --feed-in 0.06
   gridpact up --broker mqtt://192.168.1.5:1883 --broker-users users.txt"""
 
 
@@ -58,6 +59,7 @@ Examples:
 @click.option("--broker-users", type=click.Path(path_type=Path), metavar="FILE", help="NAME:PASSWORD lines for another broker.")
 @click.option("--broker-ca", type=click.Path(path_type=Path), metavar="FILE", help="Authority of an mqtts broker, PEM.")
 @click.option("--market", type=click.Choice(["auction"]), help="Market mechanism.  [default: auction]")
+@tariff_options
 @click.option("--fresh", is_flag=True, help="Move an existing cluster aside and make a new one.")
 @json_option
 def up(home: Path, periods: int | None, fresh: bool, json_path: str | None, **asked: Any) -> int:  # noqa: ANN401 - the other options
@@ -67,7 +69,7 @@ def up(home: Path, periods: int | None, fresh: bool, json_path: str | None, **as
     household. Period after period is traded, cleared and settled. A second start goes on where the first one ended.
     """
     check_json_path(json_path)
-    topology, new = open_home(home, Wishes(**asked), fresh=fresh)
+    topology, new = open_home(home, Wishes(**asked), fresh=fresh, moved=_say_moved)
     setting = setting_of(topology)
     progress = progress_for(setting)
     for line in start_lines(topology, setting, new=new):
@@ -79,6 +81,10 @@ def up(home: Path, periods: int | None, fresh: bool, json_path: str | None, **as
     if json_path != "-":
         click.echo(summary_text(summary))
     return 0 if summary.good else 1
+
+
+def _say_moved(place: Path) -> None:
+    click.echo(f"the old cluster is now {place.absolute()}", err=True)
 
 
 def run_locked(topology: Topology, setting: Setting, progress: Progress, periods: int | None) -> Summary | None:
@@ -116,7 +122,7 @@ def start_lines(topology: Topology, setting: Setting, *, new: bool) -> list[str]
     real_s = topology.period_ms / topology.speed / 1000
     made = "new cluster" if new else "going on with the cluster"
     lines = [
-        f"{made} under {topology.home}: {len(topology.nodes)} nodes, {len(topology.households)} households, "
+        f"{made} under {topology.root.absolute()}: {len(topology.nodes)} nodes, {len(topology.households)} households, "
         f"first delivery {chain_time(topology.start_ms, '%Y-%m-%d %H:%M')}, a period lasts {real_s:g} s",
         f"dashboard: {setting.dashboard}",
     ]

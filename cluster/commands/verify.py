@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cluster.options import check_json_path, home_option, json_option, write_json
+from cluster.tables import plural
 from cluster.topology import NODES_FOLDER, TOPOLOGY_FILE
 from consensus.errors import InputError
 from node.audit import AuditReport, audit
@@ -47,7 +48,9 @@ def verify(home: Path, json_path: str | None) -> int:
         with _bar(target.name) as on_block:
             reports[target.name] = _audit(target, on_block)
         if json_path != "-":
-            _print(target.name, reports[target.name])
+            print_report(target.name, reports[target.name])
+    if json_path != "-" and not all(report.ok for report in reports.values()):
+        click.echo("remedy: end the cluster, move nodes/NAME/data of a damaged node away, start again: it catches up from the others")
     good = all(report.ok for report in reports.values())
     write_json(json_path, {"ok": good, "nodes": {name: {"ok": report.ok, **asdict(report)} for name, report in reports.items()}})
     return 0 if good else 1
@@ -83,10 +86,15 @@ def _bar(name: str) -> Iterator[OnBlock]:
         yield lambda height, total: progress.update(task, completed=height, total=total)
 
 
-def _print(name: str, report: AuditReport) -> None:
-    verdict = "good" if report.ok else f"{len(report.faults)} faults"
-    counts = f"{report.blocks} blocks up to height {report.height}, {report.transactions} transactions"
-    click.echo(f"{name}: {verdict}; {counts}, certified up to {report.certified_height}")
+def print_report(name: str, report: AuditReport) -> None:
+    """Show what the audit of one node found."""
+    verdict = "good" if report.ok else plural(len(report.faults), "fault")
+    if report.height < 0:
+        counts = "no block could be read" if report.faults else "the store is empty"
+    else:
+        counts = f"{plural(report.blocks, 'block')} up to height {report.height}, {plural(report.transactions, 'transaction')}"
+        counts += f", certified up to {report.certified_height}"
+    click.echo(f"{name}: {verdict}; {counts}")
     for fault in report.faults:
         where = "" if fault.height is None else f"block {fault.height}: "
         click.echo(f"  {where}{fault.what}: {fault.detail}")

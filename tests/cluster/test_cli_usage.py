@@ -9,7 +9,9 @@ import click
 import pytest
 
 from cluster.cli import ENTRIES, cli, main
+from cluster.commands.verify import print_report
 from cluster.lazy_group import LazyGroup
+from node.audit_report import AuditFault, AuditReport
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -203,3 +205,13 @@ def test_a_home_without_permission_is_one_line(tmp_path, capsys):
     blocked.write_text("x")
     assert main(["up", "--home", str(blocked / "home")]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("faults", "said"), [((AuditFault(None, "block store", "x"),), "1 fault; no block could be read"), ((), "the store is empty")]
+)
+def test_an_audit_without_blocks_names_no_height(faults, said, capsys):
+    print_report("node-1", AuditReport(-1, 0, 0, 0, faults))
+    shown = capsys.readouterr().out
+    assert said in shown
+    assert "-1" not in shown.replace("node-1", "")

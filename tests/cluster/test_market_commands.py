@@ -12,8 +12,11 @@ from pathlib import Path
 import click
 import pytest
 
-from cluster.commands.market import period_name, price_micro
+from cluster.building import create_home
+from cluster.commands.market import period_name
 from cluster.lab import Lab, lab_plan
+from cluster.options import price_micro
+from cluster.planning import Wishes
 from cluster.tables import energy, money, price, rounded_price
 from cluster.workload import make_actors
 from node.client import GridPactClient
@@ -74,6 +77,7 @@ async def test_order_goes_into_the_book_with_its_proof(tmp_path):
         assert json.loads(bills.stdout)["bills"] == []
         nobody = await asyncio.to_thread(gridpact, "market", "bills", *node, "--account", "nobody")
         assert (nobody.returncode, "nobody" in nobody.stderr) == (2, True)
+        assert name in nobody.stderr
         unknown = await asyncio.to_thread(gridpact, "market", "book", *node, "--period", "1")
         assert (unknown.returncode, "--period 1" in unknown.stderr) == (2, True)
 
@@ -98,6 +102,22 @@ def test_bad_input_is_one_line(arguments, status, named):
     assert named in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert "Traceback" not in done.stderr
+
+
+def test_commands_for_a_cluster_that_does_not_run_say_so(tmp_path):
+    home = create_home(tmp_path / "home", Wishes(households=2)).root
+    stopped = gridpact("market", "book", "--home", str(home))
+    assert stopped.returncode == 1
+    assert stopped.stderr == f"gridpact: the cluster under {home} does not run; start it with gridpact up\n"
+    order = gridpact("market", "order", "--home", str(home), "--account", "B01", "--side", "buy", "--energy-wh", "1", "--price", "1")
+    assert order.returncode == 2
+    assert "there are home-B01, home-B02, GRID" in order.stderr
+    status = gridpact("status", "--home", str(home))
+    assert status.returncode == 0
+    assert "node-1 -" in status.stdout
+    assert "meters: - of 2 connected" in status.stdout
+    nodes = [line.split() for line in status.stdout.splitlines() if "http://" in line]
+    assert [row[3:] for row in nodes] == [["-"] * 4] * 4
 
 
 def test_auction_prints_the_papers_table():
@@ -148,7 +168,7 @@ def test_prices_are_exact(text, micro):
     assert price_micro(text) == micro
 
 
-@pytest.mark.parametrize("text", ["", "x", "-1", "nan", "inf", "0.0000001", "1,5"])
+@pytest.mark.parametrize("text", ["", "x", "-1", "1e30", "nan", "inf", "0.0000001", "1,5"])
 def test_bad_prices_are_refused(text):
     with pytest.raises(click.BadParameter):
         price_micro(text)

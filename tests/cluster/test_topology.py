@@ -3,18 +3,22 @@
 import os
 import shutil
 import stat
+import subprocess
+import sys
 
 import pytest
 
 from cluster.building import create_cluster, create_home, read_users
 from cluster.chain_clock import hold_clock, recover_clock, release_clock
+from cluster.cli import main
 from cluster.commands.init import host_places
 from cluster.homes import check_wishes, move_aside, open_home
 from cluster.planning import Wishes, plan_ledger
-from cluster.processes import write_pid_file
+from cluster.processes import EXIT_STORE_DAMAGED, write_pid_file
 from cluster.topology import read_topology
 from consensus.errors import InputError
 from meters.dataset import shipped_dataset
+from node.block_store import ChannelStore
 from node.clock import ReplayClock, read_replay_time
 from node.config import load_genesis, read_config
 from node.keys import read_signer
@@ -92,7 +96,7 @@ def test_meters_start_at_the_counters_that_the_data_have_at_genesis(made):
 def test_a_failure_leaves_nothing(tmp_path):
     users = tmp_path / "users.txt"
     users.write_text("node-1:secret\n")
-    with pytest.raises(InputError, match="has no line for"):
+    with pytest.raises(InputError, match="has no line NAME:PASSWORD for node-2, "):
         create_home(tmp_path / "home", Wishes(broker="mqtt://127.0.0.1:1883", broker_users=users))
     assert [path.name for path in tmp_path.iterdir()] == ["users.txt"]
 
@@ -110,7 +114,20 @@ def test_an_existing_home_is_opened_as_it_is(made, tmp_path):
     topology, new = open_home(home, Wishes(), fresh=False)
     assert not new
     assert topology.chain_id == made.chain_id
-    open_home(home, Wishes(nodes=4, households=3, speed=120.0, period_ms=QUARTER_MS, market="auction", broker="embedded"), fresh=False)
+    open_home(
+        home,
+        Wishes(
+            nodes=4,
+            households=3,
+            speed=120.0,
+            period_ms=QUARTER_MS,
+            market="auction",
+            broker="embedded",
+            currency="USD",
+            feed_in_micro=80_000,
+        ),
+        fresh=False,
+    )
 
 
 @pytest.mark.parametrize(
@@ -122,6 +139,8 @@ def test_an_existing_home_is_opened_as_it_is(made, tmp_path):
         (Wishes(speed=60.0), "--speed"),
         (Wishes(start_ms=0), "--start"),
         (Wishes(broker="mqtt://127.0.0.1:1"), "--broker"),
+        (Wishes(currency="EUR"), "--currency"),
+        (Wishes(feed_in_micro=60_000), "--feed-in"),
     ],
 )
 def test_another_wish_for_an_existing_home_is_refused_with_advice(made, wishes, option):
@@ -133,11 +152,12 @@ def test_another_wish_for_an_existing_home_is_refused_with_advice(made, wishes, 
 def test_fresh_moves_the_old_home_aside_and_deletes_nothing(made, tmp_path):
     home = tmp_path / "home"
     shutil.copytree(made.root, home)
-    topology, new = open_home(home, Wishes(households=2), fresh=True)
+    told = []
+    topology, new = open_home(home, Wishes(households=2), fresh=True, moved=told.append)
     assert new
     assert len(topology.households) == 2
     aside = [path for path in tmp_path.iterdir() if path != home]
-    assert len(aside) == 1
+    assert aside == told
     assert (aside[0] / GENESIS_FILE).read_bytes() == (made.root / GENESIS_FILE).read_bytes()
     assert move_aside(tmp_path / "absent") is None
 
@@ -203,6 +223,13 @@ def test_data_without_prices_get_a_flat_tariff(tmp_path):
     assert not plan.interpolated
 
 
+def test_own_currency_and_feed_in_price(tmp_path):
+    topology = create_home(tmp_path / "home", Wishes(households=1, currency="EUR", feed_in_micro=61_500))
+    genesis = topology.genesis()
+    assert genesis.currency == "EUR"
+    assert genesis.tariff.feed_in_micro_per_kwh == 61_500
+
+
 def test_interpolation_is_known():
     assert plan_ledger(Wishes()).interpolated
     assert not plan_ledger(Wishes(period_ms=HOUR_MS)).interpolated
@@ -226,6 +253,30 @@ def test_rules_mean_the_same_real_time_at_any_speed(speed):
 
 
 # ---------------------------------------------------------------------------------------------------------------- many hosts
+
+
+def test_init_says_how_mosquitto_can_read_its_files(tmp_path, capsys):
+    assert main(["init", "--hosts", "10.0.0.1", "--out", str(tmp_path / "out"), "--households", "1", "--currency", "EUR"]) == 0
+    assert "chown mosquitto: /etc/mosquitto/{passwords,access}" in capsys.readouterr().out
+    assert read_topology(tmp_path / "out").genesis().currency == "EUR"
+
+
+def test_a_damaged_store_does_not_keep_the_clock_from_being_held(made, tmp_path):
+    home = tmp_path / "home"
+    shutil.copytree(made.root, home)
+    topology = read_topology(home)
+    blocks = read_config(topology.path(topology.nodes[1].folder)).blocks_folder(topology.channel)
+    ChannelStore.open(blocks).close()
+    (blocks / "CURRENT").write_text("garbage\n")
+    release_clock(topology)
+    recover_clock(topology)
+    assert read_replay_time(topology.clock_file).held
+    node = topology.path(topology.nodes[1].folder)
+    done = subprocess.run(
+        [sys.executable, "-m", "cluster", "node", "run", "--home", str(node)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == EXIT_STORE_DAMAGED
+    assert f"move {node / 'data'} away" in done.stderr.splitlines()[-1]
 
 
 def test_init_makes_a_real_time_cluster_over_hosts(tmp_path):
@@ -262,6 +313,13 @@ def test_a_bad_users_file_names_the_line(text, named, tmp_path):
     path.write_bytes(text)
     with pytest.raises(InputError, match=named):
         read_users(path)
+
+
+def test_all_users_that_a_file_lacks_are_named_at_once(tmp_path):
+    users = tmp_path / "users.txt"
+    users.write_text("node-1:a\nB01:b\n")
+    with pytest.raises(InputError, match="for node-2, node-3, node-4, B02;"):
+        create_home(tmp_path / "home", Wishes(households=2, broker="mqtt://127.0.0.1:1", broker_users=users))
 
 
 def test_a_users_file_may_hold_comments(tmp_path):

@@ -6,10 +6,12 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from cluster.bills import bill_table, money
 from cluster.display import Setting, delivering_line, draw, saving_words, settled_line, trading_line
 from cluster.progress import PlainProgress, TerminalProgress
 from cluster.snapshot import MeterCounts, NodeState, Saving, Snapshot, saving_of
 from cluster.summary import Replay, Timing, summarise, summary_text
+from cluster.troubles import broker_trouble, lap_note, laps
 from contracts.events import Billed
 from contracts.views import LedgerTotals, MarketView
 
@@ -60,7 +62,7 @@ TOTALS = LedgerTotals(
 
 def drawn(snapshot, width=140, height=60):
     console = Console(file=io.StringIO(), width=width, height=height)
-    console.print(draw(snapshot, SETTING, ("node-2 started again",), height))
+    console.print(draw(snapshot, SETTING, ("node-2 started again",), width, height))
     return console.file.getvalue()
 
 
@@ -81,7 +83,9 @@ def test_the_display_shows_nodes_meters_market_and_bills():
         "1 trade, 1.234 kWh matched",
         "mean price 0.1510, the grid sells at 0.2200 and buys at 0.0800 USD/kWh",
         "home-a",
-        "0.2610",
+        "0.2600",
+        "0.0010",
+        "penalty",
         "node-2 started again",
         "Ctrl-C stops",
     ):
@@ -98,12 +102,48 @@ def test_the_display_of_a_cluster_of_which_nothing_is_known_yet():
 def test_a_small_terminal_shows_fewer_bills():
     many = tuple(bill(f"home-{number:02d}") for number in range(14))
     wide = Setting(SETTING.currency, frozenset(one.account for one in many), QUARTER_MS, "", ())
-    console = Console(file=io.StringIO(), width=140, height=24)
-    console.print(draw(Snapshot(START_MS, 1.0, (NODE,), settled=market(), bills=many), wide, (), 24))
+    console = Console(file=io.StringIO(), width=140, height=16)
+    console.print(draw(Snapshot(START_MS, 1.0, (NODE,), settled=market(), bills=many), wide, (), 140, 16))
     shown = console.file.getvalue()
+    assert len(shown.splitlines()) <= 16
     assert "home-02" in shown
     assert "home-03" not in shown
     assert "and 11 more" in shown
+
+
+def test_a_terminal_of_100_by_30_has_room_for_eight_bills():
+    many = tuple(bill(f"home-{number:02d}", grid_bought_wh=500, saving_micro=number - 7) for number in range(14))
+    setting = Setting("USD", frozenset(one.account for one in many), QUARTER_MS, "http://127.0.0.1:1", ("Ctrl-C stops",), "interpolated")
+    console = Console(file=io.StringIO(), width=100, height=30)
+    snapshot = Snapshot(START_MS, 60.0, (NODE,) * 4, MeterCounts(14, 14), TOTALS, market(), market(), market(), many)
+    console.print(draw(snapshot, setting, (), 100, 30))
+    shown = console.file.getvalue()
+    assert "home-07" in shown
+    assert len(shown.splitlines()) < 30
+
+
+def test_bills_leave_out_empty_columns_and_show_no_negative_zero():
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system="standard")
+    console.print(bill_table("period", [("07 Aug 07:00", bill("home-a", grid_bought_wh=500, saving_micro=-20)), ("x", bill("home-b"))]))
+    shown = console.file.getvalue()
+    assert "grid" in shown
+    assert "sold" not in shown
+    assert "-0.0000" not in shown
+    assert "\x1b[31m0.0000" in shown
+    console.print(bill_table("period", [("x", bill("home-b"))]))
+    assert "sold" in console.file.getvalue()
+    assert money(-49) == "0.0000"
+    assert money(-51) == "-0.0001"
+
+
+def test_bills_with_all_columns_fit_into_80():
+    full = bill("x", bought_wh=12345, sold_wh=12345, grid_bought_wh=12345, grid_sold_wh=12345, paid_micro=12_345_678,
+                earned_micro=12_345_678, penalty_micro=-1_000_000, saving_micro=-12_345_678)  # fmt: skip
+    console = Console(file=io.StringIO(), width=80)
+    console.print(bill_table("period", [("07 Aug 07:00", full)]))
+    shown = console.file.getvalue()
+    assert [len(line.rstrip()) <= 80 for line in shown.splitlines()] == [True] * 3
+    assert shown.splitlines()[-1].split() == ["07", "Aug", "07:00", *["12345"] * 4, "12.3457", "12.3457", "-1.0000", "-12.3457"]
 
 
 def test_lines_about_periods():
@@ -125,6 +165,7 @@ def test_savings_are_of_the_members_alone():
         (Saving(100_000, 150_000), "members paid 0.1000 USD net instead of paying 0.1500 with the grid alone: better by 0.0500"),
         (Saving(-10_000, 50_000), "members earned 0.0100 USD net instead of paying 0.0500 with the grid alone: better by 0.0600"),
         (Saving(-150_000, -100_000), "members earned 0.1500 USD net instead of earning 0.1000 with the grid alone: better by 0.0500"),
+        (Saving(150_000, 100_000), "members paid 0.1500 USD net instead of paying 0.1000 with the grid alone: worse by 0.0500"),
     ],
 )
 def test_savings_in_words(saving, words):
@@ -186,6 +227,63 @@ def test_plain_progress_says_each_thing_once():
         progress.event("[b]cleared[/b]")
         progress.show(Snapshot(0, 1.0, (NODE,)))
     assert console.file.getvalue() == "waiting for node-1\n[b]cleared[/b]\n"
+
+
+def test_plain_progress_says_a_trouble_when_it_begins():
+    console = Console(file=io.StringIO(), width=200)
+    with PlainProgress(console) as progress:
+        for troubles in (("no broker",), ("no broker",), (), ("no broker",)):
+            progress.show(Snapshot(0, 1.0, (NODE,), troubles=troubles))
+    assert console.file.getvalue() == "no broker\nno broker\n"
+
+
+def test_under_the_picture_stand_notes_and_troubles_but_no_routine():
+    console = Console(file=io.StringIO(), width=140, height=60, force_terminal=True)
+    with TerminalProgress(console, SETTING) as progress:
+        progress.event("cleared  07 Aug")
+        progress.note("node-1 started again")
+        progress.show(Snapshot(START_MS, 1.0, (NODE,), troubles=("meters cannot reach the broker",)))
+    last = console.file.getvalue().rpartition("GridPact")[2]
+    assert "node-1 started again" in last
+    assert "meters cannot reach the broker" in last
+    assert "cleared" not in last
+
+
+@pytest.mark.parametrize(
+    ("connected", "log", "said"),
+    [
+        (1, ["x: broker h:1: [Errno 111] Connection refused"], ""),
+        (0, ["a INFO b"], "meters cannot reach mqtt://h:1: see gridpact logs fleet"),
+        (0, ["W B01: broker h:1: timed out", "W B01: broker h:1: [Errno 111] Connection refused"], "mqtt://h:1: Connection refused"),
+        (0, ["W B01: broker h:1: [code:5] Not authorized"], "mqtt://h:1: Not authorized"),
+    ],
+)
+def test_a_broker_out_of_reach_is_named_with_the_reason(connected, log, said):
+    trouble = broker_trouble("mqtt://h:1", MeterCounts(2, connected), log)
+    assert trouble.endswith(said)
+    assert bool(trouble) == bool(said)
+
+
+def test_the_replay_that_begins_its_data_again_is_noticed():
+    hour_ms = 3_600_000
+    assert [laps(hour_ms, 3 * hour_ms, time_ms) for time_ms in (0, hour_ms, 3 * hour_ms - 1, 3 * hour_ms, 7 * hour_ms)] == [0, 0, 0, 1, 3]
+    assert laps(0, 0, hour_ms) == 0
+    assert "1970-01-01 03:00" in lap_note(hour_ms, 3 * hour_ms)
+
+
+def test_a_period_without_readings_says_so():
+    assert "without any reading" in settled_line(market(), (bill("home-a"), bill("home-b"), BILLS[0]), SETTING)
+    assert "without any reading" not in settled_line(market(), BILLS, SETTING)
+
+
+def test_the_summary_tells_this_run_from_the_whole_chain():
+    text = summary_text(summarise((NODE,), TOTALS, MeterCounts(), BILLS, SETTING, REPLAY, Timing(1.0, 2.0)))
+    assert "3 periods settled, 1 of them in this run, 12 orders" in text
+    assert "of 1 period in this run" in text
+    fresh = msgspec.structs.replace(TOTALS, periods_settled=1, trades=1)
+    text = summary_text(summarise((NODE,), fresh, MeterCounts(), BILLS, SETTING, REPLAY, Timing(1.0, 2.0)))
+    assert "1 period settled, 12 orders, 1 trade\n" in text
+    assert "since the chain began" not in text
 
 
 def test_terminal_progress_shows_what_it_waits_for_and_leaves_the_last_picture():

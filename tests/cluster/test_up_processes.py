@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster.processes import (
+    EXIT_STORE_DAMAGED,
     Supervisor,
     child_environment,
     is_running,
@@ -84,12 +85,12 @@ def test_a_paused_child_ends_too(supervisor):
 def test_a_crashed_child_is_started_again_with_growing_pauses(supervisor):
     now = [0.0]
     supervisor.clock = lambda: now[0]
-    child = supervisor.start("crasher", (sys.executable, "-c", "print('boom'); raise SystemExit(3)"))
+    child = supervisor.start("crasher", (sys.executable, "-c", "print('boom'); raise SystemExit(5)"))
     pauses = []
     for _ in range(3):
         child.process.wait(10)
         (line,) = supervisor.check()
-        assert line.startswith("crasher ended with status 3, starts again in")
+        assert line.startswith("crasher ended with status 5, starts again in")
         assert line.endswith("boom")
         assert supervisor.check() == []
         pauses.append(child.due_at - now[0])
@@ -102,7 +103,7 @@ def test_a_crashed_child_is_started_again_with_growing_pauses(supervisor):
 def test_pauses_are_short_again_after_a_steady_run(supervisor):
     now = [0.0]
     supervisor.clock = lambda: now[0]
-    child = supervisor.start("crasher", (sys.executable, "-c", "raise SystemExit(3)"))
+    child = supervisor.start("crasher", (sys.executable, "-c", "raise SystemExit(5)"))
     child.process.wait(10)
     supervisor.check()
     now[0] = child.due_at
@@ -119,6 +120,25 @@ def test_a_child_that_refuses_its_input_is_not_started_again(supervisor):
     assert supervisor.check() == ["refuser refused to run: file: is bad"]
     assert child.gave_up
     assert supervisor.check() == []
+
+
+def test_a_node_whose_store_is_damaged_is_not_started_again(supervisor):
+    child = supervisor.start("node", (sys.executable, "-c", f"print('move it away'); raise SystemExit({EXIT_STORE_DAMAGED})"))
+    child.process.wait(10)
+    assert supervisor.check() == ["node stays down: move it away"]
+    assert child.store_damaged
+    assert supervisor.check() == []
+
+
+def test_the_end_of_a_child_is_told_by_signal_with_words_of_this_start_only(supervisor):
+    routine = "2026-01-01 00:00:00,000 INFO gridpact it works"
+    (supervisor.logs / "sleeper.log").write_text("words of an earlier start\n")
+    code = f"import time; print({routine!r}, flush=True); time.sleep(600)"
+    child = supervisor.start("sleeper", (sys.executable, "-c", code))
+    until(lambda: routine in (supervisor.logs / "sleeper.log").read_text())
+    child.process.kill()
+    child.process.wait(10)
+    assert supervisor.check() == ["sleeper was killed (signal 9), starts again in 0.5 s"]
 
 
 def test_a_recycled_process_id_is_not_taken_for_the_process(tmp_path):

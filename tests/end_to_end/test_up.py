@@ -223,3 +223,11 @@ def test_up_with_a_real_broker(mosquitto, tmp_path):
     assert done.returncode == 0, done.stderr
     check_good(json.loads(out.read_text()), 1, 1)
     assert not (home / "logs" / "broker.log").exists()
+
+
+def test_a_broker_out_of_reach_ends_a_run_that_was_to_end_by_itself(tmp_path):
+    home, url = tmp_path / "home", f"mqtt://127.0.0.1:{next(free_ports())}"
+    done = run("up", "--home", str(home), "--broker", url, "--periods", "1", *SMALL)
+    assert done.returncode == 1
+    assert f"meters cannot reach {url}: Connection refused" in done.stderr.splitlines()[-1]
+    assert processes(home) == []

@@ -136,17 +136,41 @@ def prices(path: Path, price: str, hours: int = 24 * 7) -> Dataset:
     return read_dataset(write(path, "timestamp,meter_id,load_kw,pv_kw,price_per_kwh\n" + "\n".join(rows)))
 
 
-def test_prices_that_do_not_repeat_are_no_tariff(tmp_path: Path) -> None:
+def test_prices_are_a_tariff_or_refused(tmp_path: Path) -> None:
     assert prices(tmp_path, "0.2").tariff() is not None
-    assert prices(tmp_path, "0.3").tariff() is None
-    assert prices(tmp_path, "0.2", hours=24 * 5).tariff() is None
+    with pytest.raises(
+        InputError, match=r"line 32: price_per_kwh: weekdays had another price at 06:00 above; a tariff must repeat"
+    ) as refused:
+        prices(tmp_path, "0.3")
+    assert refused.value.field.endswith("line 32: price_per_kwh")
+    two = "2024-01-01 00:00,A,1,0,0.2\n2024-01-01 00:00,B,1,0,0.3\n2024-01-01 01:00,A,1,0,0.2\n2024-01-01 01:00,B,1,0,0.2\n"
+    with pytest.raises(InputError, match=r"line 3: price_per_kwh: is not the price of line 2"):
+        read_dataset(write(tmp_path, "timestamp,meter_id,load_kw,pv_kw,price_per_kwh\n" + two))
+
+
+def test_hours_without_a_price_take_that_of_the_nearest_hour(tmp_path: Path) -> None:
+    rows = [f"2024-01-01 {hour:02d}:00,A,1,0,{hour / 100}" for hour in range(10, 16)]
+    tariff = read_dataset(write(tmp_path, "timestamp,meter_id,load_kw,pv_kw,price_per_kwh\n" + "\n".join(rows))).tariff()
+    assert tariff is not None
+    assert tariff.weekend_micro_per_kwh == tariff.weekday_micro_per_kwh
+    assert tariff.weekday_micro_per_kwh[10:16] == tuple(range(100_000, 160_000, 10_000))
+    assert set(tariff.weekday_micro_per_kwh[16:22]) == {150_000}
+    assert set(tariff.weekday_micro_per_kwh[1:10]) == {100_000}
+
+
+def test_prices_of_the_other_kind_of_day_come_before_the_nearest_hour(tmp_path: Path) -> None:
+    rows = [f"2024-01-05 {hour:02d}:00,A,1,0,0.{hour + 10}" for hour in range(24)] + ["2024-01-06 00:00,A,1,0,0.5"]
+    tariff = read_dataset(write(tmp_path, "timestamp,meter_id,load_kw,pv_kw,price_per_kwh\n" + "\n".join(rows))).tariff()
+    assert tariff is not None
+    assert tariff.weekend_micro_per_kwh == (500_000, *tariff.weekday_micro_per_kwh[1:])
 
 
 BAD = [
     ("", r"data.csv: is empty"),
     (HEADER, r"no rows"),
     ("time,meter_id,load_kw,pv_kw\n", r"line 1: 'time': unknown column"),
-    ("timestamp,meter_id,load_kw,pv_kw,watts\n", r"line 1: 'watts': unknown column"),
+    ("timestamp,meter_id,load_kw,pv_kw,watts\n", r"line 1: 'watts': unknown column; known are .*price_usd_per_kwh, price_per_kwh"),
+    ("timestamp;meter_id;load_kw;pv_kw\n", r"line 1: header: separate columns by commas"),
     ("timestamp,meter_id,load_kw\n", r"line 1: header: column pv_kw is missing"),
     ("timestamp,meter_id,load_kw,pv_kw,pv_kw\n", r"line 1: pv_kw: the column occurs twice"),
     ("timestamp,meter_id,load_kw,pv_kw,price_per_kwh,price_usd_per_kwh\n", r"line 1: header: give one of"),

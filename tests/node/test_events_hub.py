@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from contracts.closing import EVENTS_PER_BLOCK
 from node.event_hub import EventHub
 
 pytestmark = pytest.mark.asyncio
@@ -41,6 +42,16 @@ async def test_slow_subscriber_is_dropped_with_a_last_message_and_others_go_on()
     assert [message async for message in slow] == [{"event": "block", "height": 0}, {"event": "block", "height": 1}, {"event": "overflow"}]
     fast.close()
     assert len([message async for message in fast]) == 5
+
+
+async def test_a_subscriber_that_reads_between_blocks_loses_nothing_of_a_full_block() -> None:
+    """All that may fall due in one block and one event of each of 1,000 transactions come at once, before anybody can read."""
+    hub = EventHub()
+    with hub.subscribe() as subscription:
+        for number in range(EVENTS_PER_BLOCK + 1_001):
+            hub.publish("traded", {"trade": number})
+        assert subscription.queued == EVENTS_PER_BLOCK + 1_001
+        assert hub.dropped == 0
 
 
 async def test_waiting_subscriber_wakes_and_close_ends_it() -> None:
