@@ -1,7 +1,7 @@
 """The ``gridpact`` command.
 
 Exit status: 0 success, 1 a failed run, 2 wrong usage or bad input (one line on standard error that names file, field
-and reason), 3 the store of a node is damaged, 130 stopped by Ctrl-C. A traceback is a bug.
+and reason), 3 a node whose disk needs a person (store damaged, or a rule broken), 130 stopped by Ctrl-C. A traceback is a bug.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 30.0
 STEADY_S = 60.0
 EXIT_BAD_INPUT = 2
-EXIT_STORE_DAMAGED = 3
+EXIT_KEEP_DISK = 3
 LOG_LIMIT_BYTES = 64 * 1024 * 1024
 LAST_WORDS_BYTES = 4096
 _ROUTINE = re.compile(r'^\S+ \S+ (INFO|DEBUG) |"level": ?"(info|debug)"')
@@ -167,7 +167,7 @@ class Child:
     @property
     def store_damaged(self) -> bool:
         """Whether it gave up because its store is damaged."""
-        return self.gave_up and self.exit_status == EXIT_STORE_DAMAGED
+        return self.gave_up and self.exit_status == EXIT_KEEP_DISK
 
 
 @dataclass(slots=True)
@@ -254,7 +254,7 @@ class Supervisor:
     def _note_end(self, child: Child, now: float) -> str:
         status = child.exit_status = child.process.returncode
         said = self.last_words(child.name)
-        if status in (EXIT_BAD_INPUT, EXIT_STORE_DAMAGED):
+        if status in (EXIT_BAD_INPUT, EXIT_KEEP_DISK):
             child.gave_up = True
             refused = "refused to run" if status == EXIT_BAD_INPUT else "stays down"
             return f"{child.name} {refused}: {said}"

@@ -17,7 +17,7 @@ from consensus.block import Header, genesis_header
 from consensus.codec import encode
 from consensus.crypto import Signer
 from consensus.effects import Event, Fault, LogRecord, Received
-from consensus.errors import InvariantViolation, PeerFault
+from consensus.errors import InputError, InvariantViolation, PeerFault
 from consensus.mempool import Mempool
 from consensus.messages import Message
 from consensus.proofs import EntryProof, TransactionProof
@@ -68,7 +68,8 @@ class Channel:
         stopped_because: why the channel stopped by itself; None while it works.
 
     Raises:
-        InvariantViolation: the store belongs to another genesis, or its state does not hash to the head's root.
+        InputError: the store belongs to another genesis.
+        InvariantViolation: its state does not hash to the head's root.
     """
 
     def __init__(
@@ -314,7 +315,7 @@ def _open_ledger(genesis: Genesis, store: ChannelStore) -> LedgerApplication:
         return application
     first = store.header(0)
     if first is None or first.previous_hash != genesis.digest:
-        raise InvariantViolation(f"{store.path}: belongs to another genesis")
+        raise InputError(str(store.path), "belongs to another genesis")
     tree = StateTree.of(store.entries())
     if tree.root != head.state_root:
         raise InvariantViolation(f"{store.path}: the stored state does not hash to the state root of block {head.height}")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import ssl
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 
@@ -31,7 +32,15 @@ GAUGES_S = 1.0
 
 
 class NodeFailedError(InvariantViolation):
-    """The node stopped by itself: its disk is kept as it is for inspection."""
+    """The node stopped by itself: its disk is kept as it is for inspection.
+
+    Args:
+        causes: what its tasks failed with.
+    """
+
+    def __init__(self, causes: Sequence[BaseException]) -> None:
+        super().__init__("; ".join(f"{type(cause).__name__}: {cause}" for cause in causes))
+        self.causes = tuple(causes)
 
 
 async def run_node(config: NodeConfig, stop: asyncio.Event) -> None:
@@ -106,18 +115,16 @@ async def _until_stopped(channel: Channel, links: PeerLinks, feed: MeterFeed | N
         await asyncio.wait([stopped, *work])
     failures = [error for task in work if not task.cancelled() and (error := task.exception()) is not None]
     if failures:
-        reasons = "; ".join(_reasons(failures))
-        log.critical("node failed", reasons=reasons, exc_info=failures[0])
-        raise NodeFailedError(reasons)
+        error = NodeFailedError(_single(failures))
+        log.critical("node failed", reasons=str(error), exc_info=failures[0])
+        raise error
 
 
-def _reasons(failures: list[BaseException]) -> list[str]:
-    found: list[str] = []
+def _single(failures: Sequence[BaseException]) -> list[BaseException]:
+    """Return the failures with the groups that task groups make of them taken apart."""
+    found: list[BaseException] = []
     for failure in failures:
-        if isinstance(failure, BaseExceptionGroup):
-            found += _reasons(list(failure.exceptions))
-        else:
-            found.append(f"{type(failure).__name__}: {failure}")
+        found += _single(failure.exceptions) if isinstance(failure, BaseExceptionGroup) else [failure]
     return found
 
 

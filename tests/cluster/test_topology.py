@@ -14,7 +14,7 @@ from cluster.cli import main
 from cluster.commands.init import host_places
 from cluster.homes import check_wishes, move_aside, open_home
 from cluster.planning import Wishes, plan_ledger
-from cluster.processes import EXIT_STORE_DAMAGED, write_pid_file
+from cluster.processes import EXIT_KEEP_DISK, write_pid_file
 from cluster.topology import read_topology
 from consensus.errors import InputError
 from meters.dataset import shipped_dataset
@@ -275,7 +275,7 @@ def test_a_damaged_store_does_not_keep_the_clock_from_being_held(made, tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "cluster", "node", "run", "--home", str(node)], capture_output=True, text=True, check=False
     )
-    assert done.returncode == EXIT_STORE_DAMAGED
+    assert done.returncode == EXIT_KEEP_DISK
     assert f"move {node / 'data'} away" in done.stderr.splitlines()[-1]
 
 

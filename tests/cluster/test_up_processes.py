@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster.processes import (
-    EXIT_STORE_DAMAGED,
+    EXIT_KEEP_DISK,
     Supervisor,
     child_environment,
     is_running,
@@ -123,7 +123,7 @@ def test_a_child_that_refuses_its_input_is_not_started_again(supervisor):
 
 
 def test_a_node_whose_store_is_damaged_is_not_started_again(supervisor):
-    child = supervisor.start("node", (sys.executable, "-c", f"print('move it away'); raise SystemExit({EXIT_STORE_DAMAGED})"))
+    child = supervisor.start("node", (sys.executable, "-c", f"print('move it away'); raise SystemExit({EXIT_KEEP_DISK})"))
     child.process.wait(10)
     assert supervisor.check() == ["node stays down: move it away"]
     assert child.store_damaged

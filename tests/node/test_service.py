@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 
+import pytest
+
+from consensus.errors import InputError, InvariantViolation
 from consensus.transaction import decode_transaction
 from node.client import Executed, GridPactClient
+from node.config import read_config
+from node.key_value import open_database
+from node.service import run_node
 from tests.node.running_cluster import RunningCluster
 
 
@@ -73,3 +80,32 @@ async def test_the_same_transaction_sent_everywhere_at_once_executes_once(tmp_pa
         assert alice is not None and alice.balance_micro == 1_000_000_000 - 1_000
         for client in clients:
             await client.close()
+
+
+async def test_a_store_of_another_genesis_is_refused(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    async with RunningCluster(home) as cluster:
+        await cluster.until(heights_agree)
+    text = (home / "nodes" / "node-0" / "genesis.json").read_text()
+    (home / "nodes" / "node-0" / "genesis.json").write_text(text.replace('"currency": "USD"', '"currency": "EUR"'))
+    with pytest.raises(InputError, match="another genesis"):
+        await run_node(read_config(home / "nodes" / "node-0"), asyncio.Event())
+
+
+async def test_a_state_that_does_not_hash_to_its_root_is_kept_and_never_voted_on(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    async with RunningCluster(home) as cluster:
+        await cluster.until(heights_agree)
+    config = read_config(home / "nodes" / "node-0")
+    database = open_database(config.blocks_folder("main"))
+    key, value = next(iter(database.scan(b"s/")))
+    database.write([(key, value + b"\x00")], sync=True)
+    database.close()
+    with pytest.raises(InvariantViolation, match="state root"):
+        await run_node(config, asyncio.Event())
+    done = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "cluster", "node", "run", "--home", str(config.path), stderr=asyncio.subprocess.PIPE
+    )
+    _, errors = await done.communicate()
+    assert done.returncode == 3
+    assert b"votes no more" in errors and b"Traceback" not in errors
