@@ -121,6 +121,7 @@ class Replica:
             ordering.execute_decided(turn)
         elif isinstance(event, AdoptionFailed):
             catch_up.on_adoption_failed(turn, event.sequence, event.reason)
+            ordering.execute_decided(turn)
         elif isinstance(event, Waiting):
             self._state.waiting_since_ms, self._state.overtaken = event.since_ms, event.overtaken
         self._check_timers(turn)

@@ -37,7 +37,6 @@ from consensus.effects import (
     Waiting,
 )
 from consensus.errors import InvariantViolation
-from consensus.messages import Message
 from consensus.replica import Replica
 from node.clock import Clock
 from node.metrics import ChannelMetrics
@@ -193,9 +192,9 @@ class Driver:
             case Persist():
                 pass
             case Broadcast(message):
-                self._send(None, _encoded(message))
+                self._send(None, encode(message))
             case Send(peer, message):
-                self._send(peer, _encoded(message))
+                self._send(peer, encode(message))
             case CheckBatch():
                 host.check_batch(effect)
             case Execute() | Adopt():
@@ -213,10 +212,6 @@ class Driver:
             case Diverged():
                 host.diverged(effect)
                 raise InvariantViolation(f"own block {effect.sequence} differs from the certified one")
-
-
-def _encoded(message: Message) -> bytes:
-    return encode(message)
 
 
 def answered(effect: CheckBatch, reason: str | None) -> BatchChecked:

@@ -17,10 +17,10 @@ from contracts.genesis import Genesis
 from contracts.topics import BrokerAddress
 from node.block_store import ChannelStore
 from node.channel import Channel
-from node.clock import Clock, RealClock, ReplayClock
+from node.clock import Clock, RealClock, ReplayClock, wall_ms
 from node.config import MqttConfig, NodeConfig, load_genesis
 from node.http_api import HttpApi
-from node.keys import load_tls, read_password, read_signer
+from node.keys import certificate_days_left, load_tls, read_password, read_signer
 from node.meter_feed import BrokerSettings, MeterFeed
 from node.metrics import ChannelMetrics, NodeMetrics
 from node.transport import PeerAddress, PeerLinks
@@ -29,6 +29,7 @@ from node.vote_log import VoteLog
 log = structlog.get_logger("gridpact.node")
 THREADS = 4
 GAUGES_S = 1.0
+WARN_DAYS = 30
 
 
 class NodeFailedError(InvariantViolation):
@@ -82,6 +83,9 @@ async def _serve(config: NodeConfig, genesis: Genesis, channel: Channel, metrics
         on_frame=channel.door.on_frame,
     )
     api = HttpApi([channel], metrics, host=config.http.host, port=config.http.port, version=_version())
+    days = certificate_days_left(config.tls.certificate, wall_ms())
+    if days < WARN_DAYS:
+        log.warning("the TLS certificate of this node expires soon: the others will refuse its links then", days_left=days)
     feed = _make_feed(config, channel, metrics.channel(channel.name))
     async with contextlib.AsyncExitStack() as doors:
         await links.start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from consensus.block import batch_digest
+from consensus.block import CertifiedBlock, batch_digest
 from consensus.codec import encode
 from consensus.effects import Broadcast, CheckBatch, Effect, Execute, LogRecord, Propose, ViewEntered, Waiting
 from consensus.errors import Suspicion
@@ -193,3 +193,25 @@ def test_a_decided_batch_without_its_bodies_is_replaced_by_the_certified_block(n
     for batch in wanted:
         cluster.submit(batch, range(n - 1))
     assert cluster.run(60_000, lambda: cluster.everybody_has(wanted))
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_a_bad_block_in_its_place_does_not_cost_the_batch_its_execution(n: int) -> None:
+    """Every peer serves rubbish, so the batch must be handed out again once its bodies can be had."""
+    cluster = VirtualCluster(n, seed=1)
+    cluster.hosts = [BodilessHost(cluster, index) for index in range(n)]
+    cluster.start()
+    last = cluster.hosts[-1]
+    assert isinstance(last, BodilessHost)
+    last.lacks_bodies = True
+
+    def rubbish(_: int, to: int, message: Message) -> Message:
+        if to == n - 1 and isinstance(message, BlocksMessage):
+            last.lacks_bodies = False
+            return BlocksMessage(tuple(CertifiedBlock(b"rubbish", block.certificate) for block in message.blocks))
+        return message
+
+    cluster.intercept = rubbish
+    cluster.submit(b"only", range(n - 1))
+    assert cluster.run(30_000, lambda: cluster.everybody_has([b"only"]))
+    assert last.faults
