@@ -60,6 +60,7 @@ class Suspicion(IntEnum):
     BAD_BLOCK = 13
     BAD_PROPOSAL = 14
     TOO_LARGE = 15
+    BAD_SNAPSHOT = 16
 
     @property
     def sentence(self) -> str:
@@ -83,6 +84,7 @@ _SENTENCES = {
     Suspicion.BAD_BLOCK: "sent a block that does not match its certificate",
     Suspicion.BAD_PROPOSAL: "proposed a batch that may not be proposed",
     Suspicion.TOO_LARGE: "sent a message over the size limit",
+    Suspicion.BAD_SNAPSHOT: "sent a part of a snapshot that does not lead to the certified state",
 }
 
 
@@ -90,13 +92,13 @@ class PeerFault(GridPactError):
     """A peer broke the rules; the message is dropped, the fault counted, and the replica goes on.
 
     Args:
-        peer: index of the validator that is to blame.
+        peer: name of the node that is to blame.
         code: which rule it broke.
         detail: what exactly was seen.
     """
 
-    def __init__(self, peer: int, code: Suspicion, detail: str = "") -> None:
-        super().__init__(f"validator {peer} {code.sentence}" + (f" ({detail})" if detail else ""))
+    def __init__(self, peer: str, code: Suspicion, detail: str = "") -> None:
+        super().__init__(f"{peer} {code.sentence}" + (f" ({detail})" if detail else ""))
         self.peer = peer
         self.code = code
         self.detail = detail
