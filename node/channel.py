@@ -18,12 +18,13 @@ from consensus.codec import encode
 from consensus.effects import EpochEntered, Event, Evidence, Fault, LogRecord, Pruned, Received
 from consensus.errors import PeerFault
 from consensus.mempool import Mempool
-from consensus.messages import Message
+from consensus.messages import Kind, Message
 from consensus.proofs import EntryProof, TransactionProof
 from consensus.replica import Replica
 from consensus.snapshot import SnapshotManifest
 from consensus.transaction import Transaction, decode_transaction
 from consensus.validators import EpochChange
+from contracts.events import Member
 from contracts.genesis import Genesis
 from node.bodies import Bodies
 from node.channel_status import status_of
@@ -206,9 +207,28 @@ class Channel:
         """Return the proofs of all epochs that the chain has reached, from epoch 1 on: encoded ``EpochChange`` values."""
         return self.store.epoch_changes()
 
-    def evidence(self) -> tuple[Evidence, ...]:
-        """Return recorded double signing."""
-        return tuple(Evidence(first, second) for first, second in self._votes.evidence())
+    def members(self) -> dict[str, Member]:
+        """Return the validators of the present and of all announced epochs, by name (of one in several, as the last one names it)."""
+        present = self._driver.replica.committee.epoch
+        return {member.name: member for epoch in self.application.view.epochs() if epoch.number >= present for member in epoch.members}
+
+    def evidence(self) -> list[dict[str, object]]:
+        """Return recorded double signing, ready for JSON."""
+        found: list[dict[str, object]] = []
+        for first, second in self._votes.evidence():
+            names = next((one.names for one in self._epochs.all if one.epoch == first.epoch), ())
+            found.append(
+                {
+                    "validator": names[first.sender] if first.sender < len(names) else "",
+                    "epoch": first.epoch,
+                    "kind": Kind(first.kind).name.lower().replace("_", "-"),
+                    "view": first.view,
+                    "sequence": first.sequence,
+                    "first": encode(first).hex(),
+                    "second": encode(second).hex(),
+                }
+            )
+        return found
 
     def _is_level(self) -> bool:
         """Whether this node knows the present state: it has what the others say they have."""
@@ -238,8 +258,8 @@ class Channel:
 
     # ------------------------------------------------------------------------------------------------------------ wiring
 
-    def _members(self) -> list[str]:
-        """Return the validators of this and of all announced epochs, without this node."""
+    def _others(self) -> list[str]:
+        """Return the names of the validators of the present and of all announced epochs, without this node."""
         following = [one for one in self._epochs.all if one.epoch >= self._driver.replica.committee.epoch]
         return sorted({name for validators in following for name in validators.names} - {self.node})
 
@@ -247,10 +267,10 @@ class Channel:
         self._door.broadcast_message(body, None if everybody else self._driver.replica.committee.validators.names)
 
     def _share(self, raws: Sequence[bytes]) -> None:
-        self._door.share(raws, self._members())
+        self._door.share(raws, self._others())
 
     def _ask(self, peer: str | None, ids: Sequence[bytes]) -> None:
-        self._door.ask(peer, ids, self._members())
+        self._door.ask(peer, ids, self._others())
 
     def on_new_epoch(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` whenever a validator set is announced or takes effect."""
