@@ -215,17 +215,17 @@ def node_toml(plan: ClusterPlan, node: NodePlan) -> str:
         tables["log"]["file"] = plan.log_file.replace("{name}", node.name)
     for peer in plan.nodes:
         if peer.name != node.name:
-            tables[f"peers.{_toml_text(peer.name)}"] = {"host": peer.host, "port": peer.port}
+            tables[f"peers.{toml_text(peer.name)}"] = {"host": peer.host, "port": peer.port}
     parts = ["".join(_toml_line(key, value) for key, value in top.items())]
     parts.extend(f"[{title}]\n" + "".join(_toml_line(key, value) for key, value in table.items()) for title, table in tables.items())
     return "\n".join(parts)
 
 
 def _toml_line(key: str, value: str | int) -> str:
-    return f"{key} = {_toml_text(value) if isinstance(value, str) else value}\n"
+    return f"{key} = {toml_text(value) if isinstance(value, str) else value}\n"
 
 
-def _toml_text(text: str) -> str:
+def toml_text(text: str) -> str:
     """Return ``text`` as a TOML basic string."""
     escaped = "".join(
         f"\\u{ord(letter):04x}" if ord(letter) < 32 or ord(letter) == 127 else f"\\{letter}" if letter in '"\\' else letter
