@@ -23,6 +23,7 @@ from contracts.calls import (
     Call,
     CancelOrder,
     PlaceOrder,
+    RenewSeat,
     ReportDoubleSigning,
     ResetMeter,
     SubmitReading,
@@ -35,7 +36,7 @@ from contracts.epochs import first_epoch, validator_set
 from contracts.events import AnyEvent, Receipt
 from contracts.evidence import check_report, report_double_signing
 from contracts.genesis import Genesis
-from contracts.governance import check_vote, vote_on_validators
+from contracts.governance import check_renewal, check_vote, renew_seat, vote_on_validators
 from contracts.invariants import check_block
 from contracts.ledger import Ledger, Outcome, present
 from contracts.market import cancel_order, check_order, place_order
@@ -46,7 +47,7 @@ from contracts.registry import Sender
 from contracts.window import Window, is_spent, is_too_far, spend
 
 _GOOD = Verdict()
-_OF_VALIDATORS = (VoteOnValidators, ReportDoubleSigning)
+_OF_VALIDATORS = (VoteOnValidators, RenewSeat, ReportDoubleSigning)
 
 
 class LedgerApplication:
@@ -231,6 +232,8 @@ class LedgerApplication:
             return _GOOD if verdict.code == "NOT_OPEN" else verdict
         if verdict.ok and isinstance(call, VoteOnValidators):
             return check_vote(self._ledger, sender, call)
+        if verdict.ok and isinstance(call, RenewSeat):
+            return check_renewal(self._ledger, sender, call, time_ms)
         if verdict.ok and isinstance(call, ReportDoubleSigning):
             return check_report(self._ledger, call)
         if verdict.ok and isinstance(call, Transfer):
@@ -287,7 +290,7 @@ def _check_role(sender: Sender, call: Call) -> Verdict:
     if isinstance(call, _OF_VALIDATORS):
         return _GOOD if sender.is_validator else Verdict("NOT_A_VALIDATOR", f"sender: {sender.name} is none, only validators send this")
     if sender.is_validator:
-        return Verdict("NOT_AN_ACCOUNT", f"sender: {sender.name} is a validator, it sends only votes on validators and evidence")
+        return Verdict("NOT_AN_ACCOUNT", f"sender: {sender.name} is a validator, it sends only what concerns validators")
     if sender.is_meter:
         return Verdict("NOT_AN_ACCOUNT", f"sender: {sender.name} is a meter, it sends only readings")
     if isinstance(call, ResetMeter) and sender.role != "operator":
@@ -313,5 +316,7 @@ def _call(ledger: Ledger, sender: Sender, call: Call, transaction_id: bytes, tim
             return reset_meter(ledger, call)
         case VoteOnValidators():
             return vote_on_validators(ledger, sender, call)
+        case RenewSeat():
+            return renew_seat(ledger, sender, call, time_ms)
         case ReportDoubleSigning():
             return report_double_signing(ledger, sender, call, transaction_id)
