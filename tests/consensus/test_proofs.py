@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consensus.block import Batch, Certificate, Header, genesis_header, make_header
+from consensus.block import Batch, Certificate, Header, decode_header, genesis_header, make_header
 from consensus.codec import encode
 from consensus.crypto import digest
 from consensus.errors import DecodeError, InputError
@@ -50,7 +50,7 @@ class Chain:
 
 def certified(header: Header) -> Certificate:
     votes = [sign_vote(signer(index), KNOWN.domain, Kind.CHECKPOINT, 0, header.height, header.hash, index) for index in (0, 1, 3)]
-    return make_certificate(0, tuple(votes))
+    return make_certificate(tuple(votes))
 
 
 def chain(transactions: int, with_due: bool = True) -> Chain:
@@ -58,7 +58,9 @@ def chain(transactions: int, with_due: bool = True) -> Chain:
     receipts = [b"receipt %d" % number for number in range(transactions)] + ([b"what fell due"] if with_due else [])
     tree = StateTree.of([(b"balance/%d" % number, b"%d" % number) for number in range(20)])
     batch = encode(Batch(0, 0, 10, tuple(ids)))
-    header = make_header(genesis_header("demo", "main", 0, bytes(32), bytes(32)), batch, ids, receipts, tree.root, 10)
+    header = make_header(
+        genesis_header("demo", "main", 0, bytes(32), bytes(32), KNOWN.digest), batch, ids, receipts, tree.root, 0, KNOWN.digest
+    )
     return Chain(ids, receipts, tree, header, certified(header))
 
 
@@ -146,7 +148,9 @@ def test_each_lie_is_named() -> None:
 def test_a_certificate_of_the_same_header_in_other_words_is_refused() -> None:
     made = chain(1)
     wire = encode(made.header)
-    respelled = wire[:1] + b"\xcc\x01" + wire[2:]
+    assert wire[:4] == b"\xdc\x00\x10\x02", "an array of 16, then version 2 in one byte"
+    respelled = wire[:3] + b"\xcc\x02" + wire[4:]
+    assert decode_header(respelled) == made.header
     with pytest.raises(InputError, match="another header"):
         check_transaction_proof(KNOWN, made.ids[0], replaced(made.transaction_proof(0), header=respelled))
 
