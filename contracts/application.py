@@ -90,11 +90,10 @@ class LedgerApplication:
 
     def check_transaction(self, transaction: Transaction, time_ms: int) -> Verdict:
         """Tell whether a transaction could execute now, on the committed state; never refuses a meter's reading for what it says."""
-        verdict = self._check_envelope(transaction, time_ms)
-        if not verdict.ok:
+        verdict, body = self._check_envelope(transaction, time_ms), transaction.body
+        sender = self._ledger.sender(body.sender)
+        if sender is None or not verdict.ok:
             return verdict
-        body = transaction.body
-        sender = present(self._ledger.sender(body.sender), f"sender {body.sender}")
         latest_ms = time_ms + self.genesis.consensus.max_validity_ms
         if body.valid_until_ms > latest_ms:
             return Verdict("VALID_TOO_LONG", f"valid_until_ms: {body.valid_until_ms} is after {latest_ms}, the latest now")
@@ -230,16 +229,10 @@ class LedgerApplication:
         if verdict.ok and isinstance(call, PlaceOrder):
             verdict = check_order(self._ledger, sender, call, time_ms)
             return _GOOD if verdict.code == "NOT_OPEN" else verdict
-        if verdict.ok and isinstance(call, VoteOnValidators):
-            return check_vote(self._ledger, sender, call)
-        if verdict.ok and isinstance(call, RenewSeat):
-            return check_renewal(self._ledger, sender, call, time_ms)
-        if verdict.ok and isinstance(call, ReportDoubleSigning):
-            return check_report(self._ledger, call)
         if verdict.ok and isinstance(call, Transfer):
             account = present(self._ledger.state.accounts.committed(sender.key), f"account {sender.name}")
             return check_transfer(self._ledger, sender, call, account.balance_micro)
-        return verdict
+        return _check_validator_call(self._ledger, sender, call, time_ms) if verdict.ok and sender.is_validator else verdict
 
     def _execute(self, transaction: Transaction, time_ms: int) -> Receipt | None:
         """Execute one transaction; None if it is void."""
@@ -281,6 +274,18 @@ def _spend_nonce(ledger: Ledger, sender: Sender, nonce: int) -> bool:
         return False
     ledger.state.accounts.put(sender.key, Account(account.balance_micro, account.locked_micro, spend(account.nonces, nonce)))
     return True
+
+
+def _check_validator_call(ledger: Ledger, sender: Sender, call: Call, time_ms: int) -> Verdict:
+    """Refuse early what a validator may not ask for."""
+    match call:
+        case VoteOnValidators():
+            return check_vote(ledger, sender, call)
+        case RenewSeat():
+            return check_renewal(ledger, sender, call, time_ms)
+        case ReportDoubleSigning():
+            return check_report(ledger, call)
+    return _GOOD
 
 
 def _check_role(sender: Sender, call: Call) -> Verdict:
