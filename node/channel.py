@@ -85,6 +85,7 @@ class Channel:
         self.store, self._votes = store, votes = disk.store, disk.votes
         self.application = application = open_ledger(genesis, store)
         self._epochs = epochs = EpochBook(application.epochs())
+        writing = asyncio.Lock()
         self.publisher = Publisher(self.events, store, genesis, epochs, metrics)
         self._threads = threads
         self._metrics = metrics
@@ -102,7 +103,7 @@ class Channel:
             bodies.restore(sequence, digest, raws)
         self._desk = desk = ProposalDesk(rules, bodies, mempool, application, store, clock, lambda effect, why: post(answered(effect, why)))
         self._executor = Executor(
-            application, store, bodies, epochs, application.sender_key, threads, post, self._committed, self._replaced, metrics
+            application, store, bodies, epochs, application.sender_key, threads, writing, post, self._committed, self._replaced, metrics
         )
         self._host = ReplicaHost(
             store, votes, mempool, desk, bodies, application, clock, metrics, rules.view_timeout_ms, disk.shelf, self._executor.put,
@@ -114,7 +115,7 @@ class Channel:
             application, application.sender_key, store, mempool, bodies, self._arrived, clock, threads, self._share, metrics
         )
         self._clerk = Clerk(identity, votes.id, application, clock, self._intake.submit)
-        self._upkeep = Upkeep(disk, rules.window, self.epoch_changes, lambda first: post(Pruned(first)), threads)
+        self._upkeep = Upkeep(disk, rules.window, self.epoch_changes, lambda first: post(Pruned(first)), threads, writing)
 
     # ----------------------------------------------------------------------------------------------------------- running
 
@@ -281,7 +282,7 @@ class Channel:
         last = effect.validators.first_height - 1
         header, certificate = self.store.header(last), self.store.certificate(last)
         if previous >= 0 and header is not None and certificate is not None:
-            self.store.put_epoch_change(EpochChange(encode(header), certificate, effect.validators))
+            self.store.put_epoch_changes([encode(EpochChange(encode(header), certificate, effect.validators))])
         self._addresses()
 
     def _accuse(self, evidence: Evidence) -> None:
