@@ -7,7 +7,7 @@ The walk of a transaction: :mod:`node.intake` (checked, stored, pooled, shared) 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor as Threads
 
 import structlog
@@ -17,7 +17,7 @@ from consensus.block import Header, genesis_header
 from consensus.codec import encode
 from consensus.crypto import Signer
 from consensus.effects import Event, Fault, LogRecord, Received
-from consensus.errors import InputError, InvariantViolation, PeerFault
+from consensus.errors import InputError, InvariantViolation, PeerFault, Suspicion
 from consensus.mempool import Mempool
 from consensus.messages import Message
 from consensus.proofs import EntryProof, TransactionProof
@@ -86,6 +86,8 @@ class Channel:
         self.name = genesis.channel
         self.genesis = genesis
         self.index = index
+        self._indices = {validator.name: place for place, validator in enumerate(genesis.validators)}
+        names: dict[int | None, str] = {place: name for name, place in self._indices.items()}
         self.store = store
         self.clock = clock
         self.events = EventHub()
@@ -98,12 +100,12 @@ class Channel:
         self._mempool = mempool = Mempool()
         self._prover = Prover(store, application, self.events)
         self._door = door = PeerDoor(genesis.channel, self)
-        rules = genesis.consensus
+        rules, send = genesis.consensus, _sender(door, names)
 
         def post(event: Event) -> None:
             self._driver.post(event)
 
-        self._bodies = bodies = Bodies(index, mempool, store, clock, lambda peer, ids: door.ask(peer, self._intake.hurry(ids)))
+        self._bodies = bodies = Bodies(index, mempool, store, clock, lambda peer, ids: door.ask(names.get(peer), self._intake.hurry(ids)))
         for sequence, digest, raws in votes.bodies():
             bodies.restore(sequence, digest, raws)
         self._desk = desk = ProposalDesk(
@@ -111,11 +113,11 @@ class Channel:
         )
         self._executor = Executor(application, store, bodies, application.sender_key, threads, post, self._committed, metrics)
         self._host = ReplicaHost(
-            store, votes, mempool, desk, bodies, application, clock, metrics, rules.view_timeout_ms, self._executor.put, door.send_message,
+            store, votes, mempool, desk, bodies, application, clock, metrics, rules.view_timeout_ms, self._executor.put, send,
             self._announce,
         )  # fmt: skip
         replica = Replica(_replica_config(genesis, index, signer), _found(store, votes))
-        self._driver = Driver(replica, self._host, clock, self._persist, door.send_message, metrics)
+        self._driver = Driver(replica, self._host, clock, self._persist, send, metrics)
         self._intake = Intake(
             application, application.sender_key, store, mempool, bodies, self._arrived, clock, threads, door.share, metrics
         )
@@ -233,8 +235,14 @@ class Channel:
     def _peers(self, heights: dict[int, int]) -> list[dict[str, object]]:
         links = self._door.links.status() if self._door.links is not None else []
         return [
-            {"name": link.name, "connected": link.connected, "height": heights.get(link.index), "last_seen_ms": link.last_seen_ms}
+            {
+                "name": link.name,
+                "connected": link.connected,
+                "height": heights.get(self._indices[link.name]),
+                "last_seen_ms": link.last_seen_ms,
+            }
             for link in links
+            if link.name in self._indices
         ]
 
     def evidence(self) -> list[dict[str, object]]:
@@ -247,10 +255,11 @@ class Channel:
 
     # ------------------------------------------------------------------------------------------- for the door (PeerUser)
 
-    async def take_message(self, peer: int, message: Message) -> None:
-        """Give a consensus message to the replica."""
-        await self._driver.room()
-        self._driver.post(Received(peer, message))
+    async def take_message(self, peer: str, message: Message) -> None:
+        """Give a consensus message of a validator to the replica."""
+        if peer in self._indices:
+            await self._driver.room()
+            self._driver.post(Received(self._indices[peer], message))
 
     async def take_transactions(self, raws: Sequence[bytes]) -> None:
         """Take transactions that a peer shares."""
@@ -260,9 +269,9 @@ class Channel:
         """Return a transaction that a peer asks for."""
         return self._bodies.find(transaction_id)
 
-    def peer_fault(self, fault: PeerFault) -> None:
+    def peer_fault(self, peer: str, code: Suspicion, detail: str) -> None:
         """Count a broken rule of a peer."""
-        self._host.saw_fault(Fault(fault))
+        self._host.saw_fault(Fault(PeerFault(self._indices.get(peer, -1), code, f"{peer}: {detail}")))
 
     # ------------------------------------------------------------------------------------------------------------ wiring
 
@@ -320,6 +329,18 @@ def _open_ledger(genesis: Genesis, store: ChannelStore) -> LedgerApplication:
     if tree.root != head.state_root:
         raise InvariantViolation(f"{store.path}: the stored state does not hash to the state root of block {head.height}")
     return LedgerApplication(genesis, store.state, tree)
+
+
+def _sender(door: PeerDoor, names: Mapping[int | None, str]) -> Callable[[int | None, bytes], None]:
+    """Return what sends an encoded message to the validator of an index (None: to all)."""
+
+    def send(peer: int | None, body: bytes) -> None:
+        if peer is None:
+            door.broadcast_message(body, names.values())
+        else:
+            door.send_message(names[peer], body)
+
+    return send
 
 
 def _found(store: ChannelStore, votes: VoteLog) -> Recovered:

@@ -13,7 +13,6 @@ from importlib.metadata import PackageNotFoundError, version
 import structlog
 
 from consensus.errors import InputError, InvariantViolation
-from contracts.genesis import Genesis
 from contracts.topics import BrokerAddress
 from node.block_store import ChannelStore
 from node.channel import Channel
@@ -65,7 +64,7 @@ async def run_node(config: NodeConfig, stop: asyncio.Event) -> None:
         votes = VoteLog.open(config.votes_folder(genesis.channel))
         try:
             channel = Channel(genesis, index, signer, store, votes, clock, threads, metrics.channel(genesis.channel))
-            await _serve(config, genesis, channel, metrics, stop)
+            await _serve(config, channel, metrics, stop)
         finally:
             threads.shutdown(wait=True)
             votes.close()
@@ -73,12 +72,12 @@ async def run_node(config: NodeConfig, stop: asyncio.Event) -> None:
         store.close()
 
 
-async def _serve(config: NodeConfig, genesis: Genesis, channel: Channel, metrics: NodeMetrics, stop: asyncio.Event) -> None:
+async def _serve(config: NodeConfig, channel: Channel, metrics: NodeMetrics, stop: asyncio.Event) -> None:
     """Open the doors, run the channel, close the doors in the opposite order."""
     links = PeerLinks(
-        index=channel.index,
+        name=config.name,
         listen=(config.listen.host, config.listen.port),
-        peers=_peers(config, genesis, channel.index),
+        peers={name: PeerAddress(place.host, place.port) for name, place in config.peers.items()},
         tls=load_tls(config.tls.certificate, config.tls.key, config.tls.authority),
         on_frame=channel.door.on_frame,
     )
@@ -138,24 +137,17 @@ async def _watch(links: PeerLinks, feed: MeterFeed | None, metrics: NodeMetrics,
     refused: dict[str, int] = {}
     while True:
         for link in links.status():
-            metrics.peer_connected.labels(link.name).set(link.connected)
-            metrics.peer_dropped_frames.labels(link.name).inc(link.dropped - dropped.get(link.name, 0))
-            dropped[link.name] = link.dropped
+            if not link.guest:
+                before = dropped.get(link.name, 0)
+                metrics.peer_connected.labels(link.name).set(link.connected)
+                metrics.peer_dropped_frames.labels(link.name).inc(link.dropped - before if link.dropped >= before else link.dropped)
+                dropped[link.name] = link.dropped
         if feed is not None:
             metrics.mqtt_connected.set(feed.status().connected)
             for code, count in feed.refusals().items():
                 metrics.channel(channel).reading_refused(code, count - refused.get(code, 0))
                 refused[code] = count
         await asyncio.sleep(GAUGES_S)
-
-
-def _peers(config: NodeConfig, genesis: Genesis, own: int) -> dict[int, PeerAddress]:
-    places = config.peers
-    return {
-        index: PeerAddress(validator.name, places[validator.name].host, places[validator.name].port)
-        for index, validator in enumerate(genesis.validators)
-        if index != own
-    }
 
 
 def _make_feed(config: NodeConfig, channel: Channel, metrics: ChannelMetrics) -> MeterFeed | None:
