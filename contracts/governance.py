@@ -11,7 +11,7 @@ Law.
 4. A set has 4 to 64 members with different names and keys; no member is called like an account or a meter.
 5. Bounded: a validator has at most :data:`MAX_OPEN_VOTES` votes open.
 6. Who lost the vote log needs a new epoch, and nobody's leave: :class:`contracts.calls.RenewSeat` announces the same members with its new
-   log. That voids no votes, and happens at most :data:`MAX_RENEWALS` times a day per validator, so that no faulty one fills the state
+   log. That voids no votes, and happens at most ``max_seat_renewals_per_day`` times per validator, so that no faulty one fills the state
    with epochs.
 """
 
@@ -32,7 +32,6 @@ from contracts.registry import Registry, Sender
 from contracts.units import PPM, ceiling
 
 MAX_OPEN_VOTES = 16
-MAX_RENEWALS = 8
 DAY_MS = 86_400_000
 _GOOD = Verdict()
 
@@ -144,7 +143,7 @@ def check_renewal(ledger: Ledger, sender: Sender, call: RenewSeat, time_ms: int)
     if call.epoch > latest.number:
         return _GOOD
     record = present(ledger.state.validators.committed(sender.key), f"validator {sender.name}")
-    outcome = _judge_renewal(sender, call, latest, record, time_ms)
+    outcome = _judge_renewal(ledger, sender, call, latest, record, time_ms)
     return outcome if isinstance(outcome, Verdict) else _GOOD
 
 
@@ -152,15 +151,17 @@ def renew_seat(ledger: Ledger, sender: Sender, call: RenewSeat, time_ms: int) ->
     """Announce a set with the same members, in which the sender's seat belongs to another vote log."""
     latest = ledger.latest_epoch
     record = present(ledger.state.validators.get(sender.key), f"validator {sender.name}")
-    members = _judge_renewal(sender, call, latest, record, time_ms)
+    members = _judge_renewal(ledger, sender, call, latest, record, time_ms)
     if isinstance(members, Verdict):
         return members
-    renewals = (*record.renewals, time_ms)[-MAX_RENEWALS:]
+    renewals = (*record.renewals, time_ms)[-ledger.genesis.consensus.max_seat_renewals_per_day :]
     ledger.state.validators.put(sender.key, msgspec.structs.replace(record, renewals=renewals))
     return SeatRenewed(sender.name, call.log.hex()), _announce(ledger, latest, members, latest.decided)
 
 
-def _judge_renewal(sender: Sender, call: RenewSeat, latest: Epoch, record: Validator, time_ms: int) -> tuple[Member, ...] | Verdict:
+def _judge_renewal(
+    ledger: Ledger, sender: Sender, call: RenewSeat, latest: Epoch, record: Validator, time_ms: int
+) -> tuple[Member, ...] | Verdict:
     """Return the members with the sender's seat renewed, or why it is not."""
     verdict = _check_epoch(sender, call.epoch, latest.number, latest)
     if not verdict.ok:
@@ -169,8 +170,9 @@ def _judge_renewal(sender: Sender, call: RenewSeat, latest: Epoch, record: Valid
     members = tuple(msgspec.structs.replace(one, log=log) if one.name == sender.name else one for one in latest.members)
     if members == latest.members:
         return Verdict("NOTHING_CHANGES", f"log: the seat of {sender.name} belongs to this log already")
-    if len(record.renewals) >= MAX_RENEWALS and record.renewals[0] > time_ms - DAY_MS:
-        return Verdict("TOO_MANY_RENEWALS", f"sender: the seat of {sender.name} was renewed {MAX_RENEWALS} times within a day")
+    most = ledger.genesis.consensus.max_seat_renewals_per_day
+    if len(record.renewals) >= most and record.renewals[0] > time_ms - DAY_MS:
+        return Verdict("TOO_MANY_RENEWALS", f"sender: the seat of {sender.name} was renewed {most} times within a day")
     return members
 
 

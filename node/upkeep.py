@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor as Threads
+from contextlib import suppress
+from threading import Event
 
 import structlog
 
 from node.block_store import ChannelStore
 from node.opening import ChannelDisk
-from node.pace import Pace
+from node.pace import Pace, StoppedError
 from node.pruning import prune_target
 from node.state_store import PinnedState
 
@@ -53,6 +55,7 @@ class Upkeep:
         self._writing = writing
         self._pinned: dict[int, PinnedState] = {}
         self._due: asyncio.Queue[int] = asyncio.Queue()
+        self._stop = Event()
 
     @property
     def _store(self) -> ChannelStore:
@@ -70,6 +73,12 @@ class Upkeep:
 
     async def run(self) -> None:
         """Work until cancelled."""
+        try:
+            await self._work()
+        finally:
+            self._stop.set()
+
+    async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._threads, self._sweep)
         while True:
@@ -81,9 +90,11 @@ class Upkeep:
                 await self._prune(height)
 
     def _sweep(self) -> None:
-        pace = Pace(SWEEP_PERCENT)
-        for _ in self._store.sweep():
-            pace.step()
+        """Delete what counts no more; what is left when the node stops goes at its next start."""
+        pace = Pace(SWEEP_PERCENT, self._stop)
+        with suppress(StoppedError):
+            for _ in self._store.sweep():
+                pace.step()
 
     def _shelve(self, height: int, pinned: PinnedState) -> None:
         header, certificate = self._store.header(height), self._store.certificate(height)

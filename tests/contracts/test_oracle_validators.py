@@ -193,8 +193,9 @@ class Play:
 @settings(max_examples=150, deadline=None)
 @given(st.integers(4, 6), st.sampled_from([500_000, 666_667, 1_000_000]), ACTIONS)
 def test_random_votes_give_the_sets_that_the_rules_say(validators: int, approval_ppm: int, actions: list[tuple]) -> None:
-    play = Play(make_genesis(validators=validators, consensus=ConsensusRules(window=WINDOW, approval_ppm=approval_ppm)))
-    with mock.patch.multiple(governance, MAX_OPEN_VOTES=MAX_OPEN, MAX_RENEWALS=MAX_RENEWALS):
+    rules = ConsensusRules(window=WINDOW, approval_ppm=approval_ppm, max_seat_renewals_per_day=MAX_RENEWALS)
+    play = Play(make_genesis(validators=validators, consensus=rules))
+    with mock.patch.multiple(governance, MAX_OPEN_VOTES=MAX_OPEN):
         for action in actions:
             latest = len(play.naive.sets) - 1
             match action:
