@@ -12,6 +12,7 @@ from consensus.codec import Decoder, Wire, encode
 from consensus.crypto import EMPTY_DIGEST, Ed25519Signer
 from consensus.merkle import EMPTY_ROOT
 from consensus.messages import Domain, ValidatorSet
+from consensus.quorum import MIN_REPLICAS
 from consensus.state_tree import StateTree
 from consensus.validators import set_at
 
@@ -76,6 +77,12 @@ def changed_set(last: ValidatorSet, change: SetChange, height: int) -> Validator
     return ValidatorSet(domain, first_height, *rows)
 
 
+def _announced(last: ValidatorSet, change: SetChange, height: int) -> tuple[ValidatorSet, ...]:
+    """Fewer than four validators cannot tolerate a fault: such a change has no effect."""
+    following = changed_set(last, change, height)
+    return (following,) if len(following.names) >= MIN_REPLICAS else ()
+
+
 def batch_key(batch: bytes) -> bytes:
     return BATCH_KEY + batch
 
@@ -113,8 +120,8 @@ class Ledger:
         if batch != NULL_BATCH and not self.has(batch):
             writes.append((batch_key(batch), b"%d" % height))
             if batch.startswith(SET):
-                announced = (changed_set(self.epochs[-1], decode_set_change(batch[len(SET) :]), height),)
-                writes.append((EPOCH_KEY + b"%08d" % announced[0].epoch, encode(announced[0])))
+                announced = _announced(self.epochs[-1], decode_set_change(batch[len(SET) :]), height)
+                writes += [(EPOCH_KEY + b"%08d" % one.epoch, encode(one)) for one in announced]
         tree, epochs = self.tree.apply(writes), (*self.epochs, *announced)
         header = Header(
             VERSION, DOMAIN.chain_id, DOMAIN.channel, set_at(epochs, height).epoch, height, self.head.hash, batch_digest(batch),

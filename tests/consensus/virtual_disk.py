@@ -119,7 +119,8 @@ class Disk:
         return tuple(found)
 
     def prune(self, first: int) -> None:
-        """Let go of all blocks below ``first``."""
+        """Let go of all blocks below ``first``, synced."""
+        self.doubtful.clear()
         if first > self.base + 1:
             self.blocks = self.blocks[first - self.base - 1 :]
             self.base = first - 1
