@@ -14,7 +14,7 @@ from consensus.block import Header, decode_header
 from consensus.checkpoint import truncate
 from consensus.committee import committee_of
 from consensus.effects import AdoptSnapshot, Certified, ServeChunk, ServeSnapshot, StageChunk, StageSnapshot
-from consensus.epochs import enter_epoch
+from consensus.epochs import enter_epoch, watch_boundary
 from consensus.errors import DecodeError, InvariantViolation, PeerFault, Suspicion
 from consensus.messages import ChunkMessage, FetchChunk, FetchSnapshot, SnapshotMessage, ValidatorSet
 from consensus.snapshot import SnapshotManifest, chunk_objection, decode_chunk, decode_manifest, manifest_objection
@@ -191,6 +191,7 @@ def on_adopted(turn: Turn, sequence: int, epochs: tuple[ValidatorSet, ...]) -> N
         enter_epoch(turn, validators)
     else:
         state.committee = committee_of(validators, config.name, config.signers, state.log, config.channel_index)
+    watch_boundary(turn)
     truncate(turn, sequence)
     turn.emit(Certified(transfer.manifest.certificate, sequence, turn.committee.epoch, state.view, last_of_epoch=True))
 
