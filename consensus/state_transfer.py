@@ -19,7 +19,7 @@ from consensus.errors import DecodeError, InvariantViolation, PeerFault, Suspici
 from consensus.messages import ChunkMessage, FetchChunk, FetchSnapshot, SnapshotMessage, ValidatorSet
 from consensus.snapshot import SnapshotManifest, chunk_objection, decode_chunk, decode_manifest, manifest_objection
 from consensus.state import Transfer, Turn
-from consensus.validators import follow, set_at
+from consensus.validators import decode_epoch_change, follow, set_at
 
 OFFER_TIMEOUT_MS = 2_000
 CHUNK_TIMEOUT_MS = 4_000
@@ -101,6 +101,9 @@ def checked_manifest(turn: Turn, manifest: SnapshotManifest) -> tuple[Header, tu
     if (header.chain_id, header.channel) != (domain.chain_id, domain.channel):
         raise DecodeError("snapshot: header", f"is of chain {header.chain_id}, channel {header.channel}")
     epochs = follow(tuple(turn.state.epochs), manifest.epochs, turn.config.check)
+    proven = [decode_epoch_change(raw).validators.epoch for raw in manifest.epochs]
+    if proven != list(range(1, len(proven) + 1)) or len(proven) < set_at(epochs, header.height).epoch:
+        raise DecodeError("snapshot: epochs", f"proves {proven} and not all from 1 to {set_at(epochs, header.height).epoch}")
     certificate = manifest.certificate
     if (certificate.height, certificate.header_hash) != (header.height, header.hash):
         raise DecodeError("snapshot: certificate", "is for another header")
