@@ -36,6 +36,7 @@ from consensus.effects import (
     SnapshotFailed,
     Waiting,
 )
+from consensus.epochs import watch_boundary
 from consensus.errors import PeerFault, Suspicion
 from consensus.messages import (
     BatchMessage,
@@ -118,6 +119,7 @@ class Replica:
         turn = Turn(self._config, self._state, now_ms)
         self._state.last_progress_ms = now_ms
         turn.emit(EpochEntered(self._state.committee.validators, self._state.committee.index))
+        watch_boundary(turn)
         for sequence in sorted(self._state.own_headers):
             if sequence not in self._state.own_checkpoints:
                 checkpoint.sign_header(turn, sequence)
