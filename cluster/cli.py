@@ -34,6 +34,7 @@ ENTRIES = {
     "init": Entry("cluster.commands.init:init", "Write genesis, keys, certificates and config, one folder per host."),
     "node": Entry("cluster.commands.node:node", "One data-centre node."),
     "verify": Entry("cluster.commands.verify:verify", "Audit a store offline."),
+    "snapshot": Entry("cluster.commands.snapshot:snapshot", "The certified state as one file: export, import, show."),
     "meter": Entry("cluster.commands.meter:meter", "Meters: simulate."),
     "broker": Entry("cluster.commands.broker:broker", "The embedded MQTT broker of a local cluster.", hidden=True),
     "fleet": Entry("cluster.commands.fleet:fleet", "The simulated meters of a local cluster.", hidden=True),
