@@ -25,6 +25,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from consensus.messages import ValidatorSet
 from consensus.state_tree import StateTree
 from consensus.transaction import Transaction
 
@@ -69,6 +70,8 @@ class FinalizedBlock:
         writes: the changed state entries by rising key; None deletes.
         tree: commitment to the state after the block.
         events: what happened, for subscribers (the same values as in the receipts, decoded).
+        announced: validator sets that this block announces, by rising epoch; the first height of each lies more than a window of sequence
+            numbers above this block.
     """
 
     included: tuple[int, ...]
@@ -76,6 +79,7 @@ class FinalizedBlock:
     writes: tuple[tuple[bytes, bytes | None], ...]
     tree: StateTree
     events: tuple[object, ...]
+    announced: tuple[ValidatorSet, ...] = ()
 
 
 class Application(Protocol):
@@ -95,6 +99,12 @@ class Application(Protocol):
 
     def commit(self) -> None:
         """Adopt the last finalized block: the host has made it durable."""
+
+    def restore(self, tree: StateTree) -> None:
+        """Forget everything and go on from the committed state as it is now: a snapshot took its place."""
+
+    def epochs(self) -> tuple[ValidatorSet, ...]:
+        """Return all validator sets that the committed state knows, from epoch 0 on (the last ones may be announced only)."""
 
     def next_deadline_ms(self) -> int | None:
         """Return the block time at which something falls due even if nobody sends a transaction."""

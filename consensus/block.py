@@ -19,6 +19,8 @@ NULL_BATCH = b""
 """The batch of a null request: it orders nothing and makes an empty block."""
 NULL_DIGEST = EMPTY_DIGEST
 NO_PROPOSER = -1
+VERSION = 2
+"""Version of the header's layout."""
 
 
 class Batch(Wire, frozen=True):
@@ -40,7 +42,8 @@ class Batch(Wire, frozen=True):
 class Header(Wire, frozen=True):
     """What the certificate of a block covers: order and results.
 
-    The counts bind the sizes of the two trees: without them a proof could claim another size and pass one leaf off for another.
+    ``next_validators`` is the digest of the validator set that certifies the next block. The counts bind the sizes of the two trees:
+    without them a proof could claim another size and pass one leaf off for another.
     """
 
     version: int
@@ -58,6 +61,7 @@ class Header(Wire, frozen=True):
     proposer: int
     transaction_count: int
     receipt_count: int
+    next_validators: bytes
 
     @property
     def hash(self) -> bytes:
@@ -119,43 +123,56 @@ def batch_digest(batch: bytes) -> bytes:
     return NULL_DIGEST if batch == NULL_BATCH else digest(b"GridPact batch\x00" + batch)
 
 
-def genesis_header(chain_id: str, channel: str, time_ms: int, genesis_digest: bytes, state_root: bytes) -> Header:
-    """Return header 0, which every replica makes for itself; its previous hash is the digest of the genesis file."""
+def genesis_header(chain_id: str, channel: str, time_ms: int, genesis_digest: bytes, state_root: bytes, validators: bytes) -> Header:
+    """Return header 0, which every replica makes for itself; its previous hash is the digest of the genesis file.
+
+    Args:
+        validators: digest of the set of epoch 0.
+    """
     return Header(
-        1, chain_id, channel, 0, 0, genesis_digest, NULL_DIGEST, EMPTY_ROOT, EMPTY_ROOT, state_root, time_ms, 0, NO_PROPOSER, 0, 0
-    )
+        VERSION, chain_id, channel, 0, 0, genesis_digest, NULL_DIGEST, EMPTY_ROOT, EMPTY_ROOT, state_root, time_ms, 0, NO_PROPOSER, 0, 0,
+        validators,
+    )  # fmt: skip
 
 
 def make_header(
-    previous: Header, batch: bytes, transaction_ids: Sequence[bytes], receipts: Sequence[bytes], state_root: bytes, time_ms: int
+    previous: Header,
+    batch: bytes,
+    transaction_ids: Sequence[bytes],
+    receipts: Sequence[bytes],
+    state_root: bytes,
+    epoch: int,
+    next_validators: bytes,
 ) -> Header:
     """Return the header of the block after ``previous``.
 
     Args:
         transaction_ids: ids of the transactions that took part, in order (leaves of the transaction tree).
         receipts: encoded receipts, in order (leaves of the receipt tree).
-        time_ms: block time as :func:`block_time_ms` gave it.
+        epoch: of the set that certifies this block.
+        next_validators: digest of the set that certifies the next one.
     """
     view, proposer = previous.view, NO_PROPOSER
     if batch != NULL_BATCH:
         decoded = decode_batch(batch)
         view, proposer = decoded.view, decoded.proposer
     return Header(
-        version=1,
+        version=VERSION,
         chain_id=previous.chain_id,
         channel=previous.channel,
-        epoch=previous.epoch,
+        epoch=epoch,
         height=previous.height + 1,
         previous_hash=previous.hash,
         batch_digest=batch_digest(batch),
         transactions_root=merkle_root(transaction_ids),
         receipts_root=merkle_root(receipts),
         state_root=state_root,
-        time_ms=time_ms,
+        time_ms=block_time_ms(previous, batch),
         view=view,
         proposer=proposer,
         transaction_count=len(transaction_ids),
         receipt_count=len(receipts),
+        next_validators=next_validators,
     )
 
 

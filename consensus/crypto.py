@@ -6,6 +6,7 @@ stands in every signed envelope, so that others (secure elements speak ECDSA P-2
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Protocol
 
@@ -46,6 +47,10 @@ def verify(scheme: int, public_key: bytes, message: bytes, signature: bytes) -> 
     except CryptoError:
         return False
     return True
+
+
+Verify = Callable[[int, bytes, bytes, bytes], bool]
+"""How signatures are checked: (scheme, public key, message, signature). Always :func:`verify`, but in simulations."""
 
 
 class Signer(Protocol):

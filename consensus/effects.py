@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from consensus.block import Certificate, CertifiedBlock
 from consensus.codec import Wire
 from consensus.errors import PeerFault
-from consensus.messages import Message, Vote
+from consensus.messages import Message, ValidatorSet, Vote
+from consensus.snapshot import Chunk, SnapshotManifest
 
 # --------------------------------------------------------------------------------------------------------------- events
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A decoded message came from a validator's link (votes inside may be others': they carry their own signatures)."""
+    """A decoded message came over the link of the node ``peer`` (votes inside may be others': they carry their own signatures)."""
 
-    peer: int
+    peer: str
     message: Message
 
 
@@ -44,15 +45,40 @@ class BatchChecked:
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """Answer to :class:`Execute` or :class:`Adopt`: the block is durable."""
+    """Answer to :class:`Execute` or :class:`Adopt`: the block is durable.
+
+    Attributes:
+        announced: validator sets that the block announced, by rising epoch (their ``first_height`` is more than a window above it).
+    """
 
     sequence: int
     header_hash: bytes
+    announced: tuple[ValidatorSet, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class AdoptionFailed:
     """Answer to :class:`Adopt`: the block does not match its certificate; somebody sent rubbish."""
+
+    sequence: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotAdopted:
+    """Answer to :class:`AdoptSnapshot`: the state is durable, the store begins at its height.
+
+    Attributes:
+        epochs: all validator sets that this state knows, by rising epoch.
+    """
+
+    sequence: int
+    epochs: tuple[ValidatorSet, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotFailed:
+    """Answer to :class:`AdoptSnapshot`: the state cannot be taken (the application does not read it); look for another."""
 
     sequence: int
     reason: str
@@ -72,27 +98,35 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class Pruned:
+    """The store lets go of all blocks below ``first``."""
+
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed (``now_ms`` says how much); due at ``replica.next_deadline_ms`` at the latest."""
 
 
-Event = Received | Propose | BatchChecked | Executed | AdoptionFailed | Waiting | Tick
+Event = Received | Propose | BatchChecked | Executed | AdoptionFailed | SnapshotAdopted | SnapshotFailed | Pruned | Waiting | Tick
 
 # -------------------------------------------------------------------------------------------------------------- effects
 
 
 class LogRecord(Wire, frozen=True):
-    """One durable entry of the vote log; a later one with the same (sequence, view, kind) replaces it.
+    """One durable entry of the vote log; a later one with the same (sequence, epoch, view, kind) replaces it.
 
     Fields:
         sequence: sequence number, 0 for view-change and new-view.
-        view: view of the vote.
+        epoch, view: of the vote.
         kind: a :class:`consensus.messages.Kind`.
         data: the encoded message (for a commit: of the :class:`Prepared` record).
         batch_digest: digest of a batch whose transaction bodies must become durable with this record; else empty.
     """
 
     sequence: int
+    epoch: int
     view: int
     kind: int
     data: bytes
@@ -108,17 +142,22 @@ class Persist:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send to one validator. May get lost."""
+    """Send to one node. May get lost."""
 
-    peer: int
+    peer: str
     message: Message
 
 
 @dataclass(frozen=True, slots=True)
 class Broadcast:
-    """Send to all other validators. May get lost."""
+    """Send to all other validators of the epoch. May get lost.
+
+    Attributes:
+        everybody: also to nodes that follow without a vote, and to validators of announced epochs.
+    """
 
     message: Message
+    everybody: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +165,8 @@ class CheckBatch:
     """Get hold of the batch's transactions and answer with :class:`BatchChecked`.
 
     Attributes:
-        proposer: whom to ask for missing bodies first.
+        proposer: index of the validator that proposes it in this view.
+        peer: its name: whom to ask for missing bodies first.
         fresh: whether the rules of a new proposal apply (time, expiry, no spent nonce); a re-proposal after a view change
             is exempt from them and needs its bodies only.
     """
@@ -136,6 +176,7 @@ class CheckBatch:
     digest: bytes
     batch: bytes
     proposer: int
+    peer: str
     fresh: bool
 
 
@@ -162,20 +203,71 @@ class Adopt:
 
 @dataclass(frozen=True, slots=True)
 class Certified:
-    """The block has its certificate: store it; records of the vote log up to ``truncate`` may go."""
+    """The block has its certificate: store it.
+
+    Records of the vote log up to ``truncate`` may go, and those of views before (``epoch``, ``view``).
+
+    Attributes:
+        last_of_epoch: the certificate must be durable before anything later is said: votes of the next epoch rest on it.
+    """
 
     certificate: Certificate
     truncate: int
+    epoch: int
     view: int
+    last_of_epoch: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ServeBlocks:
-    """A validator asks for certified blocks ``first`` to at most ``last``: send what there is as a ``BlocksMessage``."""
+    """A node asks for certified blocks ``first`` to at most ``last``: send what there is as a ``BlocksMessage``."""
 
-    peer: int
+    peer: str
     first: int
     last: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSnapshot:
+    """A node asks for the newest snapshot, of ``height`` at least: send its manifest as a ``SnapshotMessage``, if there is one."""
+
+    peer: str
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServeChunk:
+    """A node asks for one chunk: send it as a ``ChunkMessage``, if there is one."""
+
+    peer: str
+    height: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageSnapshot:
+    """A snapshot will come in: forget what was staged of another one."""
+
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageChunk:
+    """Put a verified chunk beside the present state; nothing reads it before :class:`AdoptSnapshot`."""
+
+    height: int
+    chunk: Chunk
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptSnapshot:
+    """All chunks are staged: make them the state, in one step, and answer with :class:`SnapshotAdopted`.
+
+    Whatever waits to be executed is given up.
+    """
+
+    height: int
+    manifest: SnapshotManifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +295,18 @@ class ViewEntered:
 
 
 @dataclass(frozen=True, slots=True)
+class EpochEntered:
+    """From now on these validators order blocks.
+
+    Attributes:
+        index: this node's seat among them, None if it follows without a vote.
+    """
+
+    validators: ValidatorSet
+    index: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Diverged:
     """This replica's own result differs from a certified one: it votes no more. Keep the data, say so loudly."""
 
@@ -211,4 +315,23 @@ class Diverged:
     certified: bytes
 
 
-Effect = Persist | Send | Broadcast | CheckBatch | Execute | Adopt | Certified | ServeBlocks | Evidence | Fault | ViewEntered | Diverged
+Effect = (
+    Persist
+    | Send
+    | Broadcast
+    | CheckBatch
+    | Execute
+    | Adopt
+    | Certified
+    | ServeBlocks
+    | ServeSnapshot
+    | ServeChunk
+    | StageSnapshot
+    | StageChunk
+    | AdoptSnapshot
+    | Evidence
+    | Fault
+    | ViewEntered
+    | EpochEntered
+    | Diverged
+)

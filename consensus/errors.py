@@ -5,6 +5,7 @@ The tree::
     GridPactError
      +-- InputError            somebody gave us something wrong: names the field and the reason
      |    +-- DecodeError      bytes that are not a well-formed value
+    |    +-- UnknownEpochError     a proof by validators that are not known here yet: learn of them, then try again
      +-- PeerFault             a replica broke the rules of the protocol (counted, maybe evidence; we go on)
      +-- InvariantViolation    *we* broke a rule that must hold (stop, keep the disk)
 
@@ -38,6 +39,21 @@ class DecodeError(InputError):
     """Bytes that do not decode into the value that they claim to be."""
 
 
+class UnknownEpochError(InputError):
+    """A certificate by validators that are not known here: it can be neither believed nor refused until their epoch is proven.
+
+    Args:
+        field: what carries the certificate.
+        epoch: that it names.
+        known: last epoch that is known here.
+    """
+
+    def __init__(self, field: str, epoch: int, known: int) -> None:
+        super().__init__(field, f"is of epoch {epoch}, and only those up to {known} are known here")
+        self.epoch = epoch
+        self.known = known
+
+
 class InvariantViolation(GridPactError):
     """A rule that must always hold does not: this process must stop voting and keep its disk."""
 
@@ -60,6 +76,7 @@ class Suspicion(IntEnum):
     BAD_BLOCK = 13
     BAD_PROPOSAL = 14
     TOO_LARGE = 15
+    BAD_SNAPSHOT = 16
 
     @property
     def sentence(self) -> str:
@@ -83,6 +100,7 @@ _SENTENCES = {
     Suspicion.BAD_BLOCK: "sent a block that does not match its certificate",
     Suspicion.BAD_PROPOSAL: "proposed a batch that may not be proposed",
     Suspicion.TOO_LARGE: "sent a message over the size limit",
+    Suspicion.BAD_SNAPSHOT: "sent a part of a snapshot that does not lead to the certified state",
 }
 
 
@@ -90,13 +108,13 @@ class PeerFault(GridPactError):
     """A peer broke the rules; the message is dropped, the fault counted, and the replica goes on.
 
     Args:
-        peer: index of the validator that is to blame.
+        peer: name of the node that is to blame.
         code: which rule it broke.
         detail: what exactly was seen.
     """
 
-    def __init__(self, peer: int, code: Suspicion, detail: str = "") -> None:
-        super().__init__(f"validator {peer} {code.sentence}" + (f" ({detail})" if detail else ""))
+    def __init__(self, peer: str, code: Suspicion, detail: str = "") -> None:
+        super().__init__(f"{peer} {code.sentence}" + (f" ({detail})" if detail else ""))
         self.peer = peer
         self.code = code
         self.detail = detail

@@ -1,10 +1,10 @@
 """What replicas say to each other.
 
-Every statement of a replica is a :class:`Vote`: kind, view, sequence, digest and sender, signed over bytes that also hold
-chain id, channel and epoch. A signature from one place can never be used in another, and a vote can be shown to third parties.
+Every statement of a replica is a :class:`Vote`: kind, epoch, view, sequence, digest and sender, signed over bytes that also hold
+chain id and channel. A signature from one place can never be used in another, and a vote can be shown to third parties.
 Larger statements (view-change, new-view, status) are a body beside a vote whose digest is the body's.
 
-Two kinds of message need no signature, because their content proves itself: a batch by its digest, a block by its certificate.
+Some messages need no signature, because their content proves itself: a batch by its digest, a block or a snapshot by its certificate.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from enum import IntEnum
 
 from consensus.block import Certificate, CertificateVote, CertifiedBlock
 from consensus.codec import Decoder, Wire, encode
-from consensus.crypto import ED25519, Signer, digest, verify
+from consensus.crypto import ED25519, Signer, Verify, digest, verify
+from consensus.quorum import Quorums, quorums
 
 
 class Kind(IntEnum):
@@ -33,7 +34,8 @@ class Vote(Wire, frozen=True):
 
     Fields:
         kind: a :class:`Kind`.
-        view: view that it belongs to (0 for a checkpoint: it belongs to none).
+        epoch: number of the validator set that the sender speaks as a member of.
+        view: view of that epoch (0 for a checkpoint: it belongs to none).
         sequence: sequence number = height (0 for view-change, new-view and status).
         digest: of the batch, the block header or the body beside it.
         sender: index of the validator in its epoch's set.
@@ -41,6 +43,7 @@ class Vote(Wire, frozen=True):
     """
 
     kind: int
+    epoch: int
     view: int
     sequence: int
     digest: bytes
@@ -64,13 +67,7 @@ def signing_bytes(domain: Domain, kind: int, view: int, sequence: int, digest_: 
 def sign_vote(signer: Signer, domain: Domain, kind: Kind, view: int, sequence: int, digest_: bytes, sender: int) -> Vote:
     """Return a signed vote of the validator ``sender``."""
     signature = signer.sign(signing_bytes(domain, kind, view, sequence, digest_, sender))
-    return Vote(int(kind), view, sequence, digest_, sender, signature)
-
-
-def vote_is_valid(vote: Vote, domain: Domain, public_key: bytes) -> bool:
-    """Tell whether the vote's signature checks under ``public_key``."""
-    message = signing_bytes(domain, vote.kind, vote.view, vote.sequence, vote.digest, vote.sender)
-    return verify(ED25519, public_key, message, vote.signature)
+    return Vote(int(kind), domain.epoch, view, sequence, digest_, sender, signature)
 
 
 class PreparedProof(Wire, frozen=True):
@@ -102,12 +99,16 @@ class StatusBody(Wire, frozen=True):
         changing: whether it waits for the new-view of ``view``.
         executed: last executed sequence.
         certified: last sequence with a certificate.
+        first: lowest height that it can serve a block of.
+        certificate: its last certificate (None at genesis): the proof of ``certified``.
     """
 
     view: int
     changing: bool
     executed: int
     certified: int
+    first: int
+    certificate: Certificate | None
 
 
 class PrePrepareMessage(Wire, frozen=True, tag="pre-prepare"):
@@ -181,6 +182,33 @@ class BlocksMessage(Wire, frozen=True, tag="blocks"):
     blocks: tuple[CertifiedBlock, ...]
 
 
+class FetchSnapshot(Wire, frozen=True, tag="fetch-snapshot"):
+    """Please show the manifest of your newest snapshot, if it is of this height or a later one."""
+
+    height: int
+
+
+class SnapshotMessage(Wire, frozen=True, tag="snapshot"):
+    """The manifest of a snapshot that its sender can serve: an encoded :class:`consensus.snapshot.SnapshotManifest`."""
+
+    manifest: bytes
+
+
+class FetchChunk(Wire, frozen=True, tag="fetch-chunk"):
+    """Please send one chunk of the snapshot of this height."""
+
+    height: int
+    index: int
+
+
+class ChunkMessage(Wire, frozen=True, tag="chunk"):
+    """One chunk: an encoded :class:`consensus.snapshot.Chunk`."""
+
+    height: int
+    index: int
+    chunk: bytes
+
+
 Message = (
     PrePrepareMessage
     | VoteMessage
@@ -191,6 +219,10 @@ Message = (
     | BatchMessage
     | FetchBlocks
     | BlocksMessage
+    | FetchSnapshot
+    | SnapshotMessage
+    | FetchChunk
+    | ChunkMessage
 )
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
@@ -204,37 +236,61 @@ def body_digest(body: Wire | bytes) -> bytes:
     return digest(b"GridPact body\x00" + (body if isinstance(body, bytes) else encode(body)))
 
 
-def make_certificate(epoch: int, votes: tuple[Vote, ...]) -> Certificate:
+def make_certificate(votes: tuple[Vote, ...]) -> Certificate:
     """Make the certificate of a block from matching checkpoint votes."""
     ordered = sorted(votes, key=lambda vote: vote.sender)
-    return Certificate(epoch, votes[0].sequence, votes[0].digest, tuple(CertificateVote(vote.sender, vote.signature) for vote in ordered))
+    first = votes[0]
+    return Certificate(first.epoch, first.sequence, first.digest, tuple(CertificateVote(vote.sender, vote.signature) for vote in ordered))
 
 
 class ValidatorSet(Wire, frozen=True):
-    """The validators of one epoch and how to check what they say.
+    """The validators of one epoch.
 
     Fields:
         domain: chain, channel and epoch that their votes name.
-        public_keys: one Ed25519 key per validator, by index.
-        quorum: matching votes that make a certificate.
+        first_height: the first block that they order and certify.
+        names: of the validators, by index.
+        public_keys: their Ed25519 keys, by index.
+        logs: the ids of their vote logs, by index: a seat belongs to a key and a vote log.
     """
 
     domain: Domain
+    first_height: int
+    names: tuple[str, ...]
     public_keys: tuple[bytes, ...]
-    quorum: int
+    logs: tuple[bytes, ...]
 
-    def checks(self, vote: Vote) -> bool:
-        """Tell whether ``vote`` was signed by the validator that it names."""
-        return 0 <= vote.sender < len(self.public_keys) and vote_is_valid(vote, self.domain, self.public_keys[vote.sender])
+    @property
+    def epoch(self) -> int:
+        """Number of the epoch."""
+        return self.domain.epoch
 
-    def certifies(self, certificate: Certificate) -> bool:
+    @property
+    def quorums(self) -> Quorums:
+        """The thresholds for this number of validators."""
+        return quorums(len(self.names))
+
+    @property
+    def digest(self) -> bytes:
+        """What headers name as the set of the next block."""
+        return digest(b"GridPact validators\x00" + encode(self))
+
+    def checks(self, vote: Vote, check: Verify = verify) -> bool:
+        """Tell whether ``vote`` is of this epoch and was signed by the validator that it names."""
+        if vote.epoch != self.domain.epoch or not 0 <= vote.sender < len(self.public_keys):
+            return False
+        message = signing_bytes(self.domain, vote.kind, vote.view, vote.sequence, vote.digest, vote.sender)
+        return check(ED25519, self.public_keys[vote.sender], message, vote.signature)
+
+    def certifies(self, certificate: Certificate, check: Verify = verify) -> bool:
         """Tell whether q distinct validators of this epoch signed the header."""
         senders = [vote.validator for vote in certificate.votes]
-        if certificate.epoch != self.domain.epoch or len(senders) < self.quorum or senders != sorted(set(senders)):
+        if certificate.epoch != self.domain.epoch or certificate.height < self.first_height:
             return False
-        if senders[0] < 0 or senders[-1] >= len(self.public_keys):
+        if len(senders) < self.quorums.quorum or senders != sorted(set(senders)):
             return False
-        return all(
-            self.checks(Vote(Kind.CHECKPOINT, 0, certificate.height, certificate.header_hash, vote.validator, vote.signature))
-            for vote in certificate.votes
-        )
+        return all(self.checks(_checkpoint_vote(certificate, vote), check) for vote in certificate.votes)
+
+
+def _checkpoint_vote(certificate: Certificate, vote: CertificateVote) -> Vote:
+    return Vote(Kind.CHECKPOINT, certificate.epoch, 0, certificate.height, certificate.header_hash, vote.validator, vote.signature)

@@ -23,6 +23,7 @@ from consensus.errors import InputError
 from consensus.messages import ValidatorSet
 from consensus.proofs import certified_header
 from consensus.state_tree import EMPTY_STATE_ROOT, StateTree, inner_hash, leaf_hash
+from consensus.validators import follow
 
 MAX_DEPTH = 16
 TARGET_CHUNK_BYTES = 512 * 1024
@@ -90,7 +91,7 @@ def verify_snapshot(validators: ValidatorSet, manifest: SnapshotManifest) -> Hea
         InputError: says what does not fit.
     """
     try:
-        header = certified_header(validators, manifest.header, manifest.certificate)
+        header = certified_header(follow((validators,), manifest.epochs), manifest.header, manifest.certificate)
     except InputError as error:
         raise InputError(f"snapshot: {error.field.removeprefix('proof: ')}", error.reason) from error
     objection = manifest_objection(manifest, header.state_root)

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 
 from consensus.block import Certificate, CertifiedBlock
 from consensus.codec import encode
-from consensus.crypto import Signer
+from consensus.committee import Committee
+from consensus.crypto import Signer, Verify, verify
 from consensus.effects import Broadcast, Effect, Evidence, Fault, LogRecord, Persist, Send
-from consensus.errors import PeerFault, Suspicion
+from consensus.errors import InvariantViolation, PeerFault, Suspicion
 from consensus.messages import (
     Kind,
     Message,
@@ -25,6 +26,7 @@ from consensus.messages import (
 )
 from consensus.messages import PreparedProof as Proof
 from consensus.quorum import Quorums
+from consensus.snapshot import SnapshotManifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,31 +34,29 @@ class ReplicaConfig:
     """What does not change while the replica runs.
 
     Attributes:
-        index: this validator's place in the set.
-        validators: keys and domain of the epoch.
-        quorums: thresholds for their number.
-        signer: this validator's key.
-        window: sequences between the water marks.
+        name: of this node; the validator sets say in which epochs it has a seat.
+        signers: its keys; empty for a node that only follows.
+        window: sequences between the water marks; the same on all replicas.
         max_in_flight: sequences that a primary may have open at once.
         view_timeout_ms, max_view_timeout_ms: patience with a primary, first and doubled at most up to.
         status_interval_ms: how often replicas tell where they stand.
+        silence_ms: a primary that says nothing for so long is replaced, even if nobody waits for it.
+        snapshot_gap: a replica that is so many blocks behind asks for a snapshot instead of blocks.
         channel_index: shifts the primary, so that channels spread the load.
+        check: how signatures are checked.
     """
 
-    index: int
-    validators: ValidatorSet
-    quorums: Quorums
-    signer: Signer
+    name: str
+    signers: tuple[Signer, ...]
     window: int = 64
     max_in_flight: int = 4
     view_timeout_ms: int = 1_000
     max_view_timeout_ms: int = 60_000
     status_interval_ms: int = 250
+    silence_ms: int = 4_000
+    snapshot_gap: int = 1_024
     channel_index: int = 0
-
-    def primary(self, view: int) -> int:
-        """Return the index of the view's primary."""
-        return (view + self.channel_index) % self.quorums.replicas
+    check: Verify = verify
 
 
 @dataclass(slots=True)
@@ -98,26 +98,52 @@ class Slot:
 
 @dataclass(slots=True)
 class Peer:
-    """What another replica last said about itself; trusted for nothing but deciding what to send and whom to ask.
+    """What another node last said about itself; trusted for nothing but deciding what to send and whom to ask.
 
     Attributes:
         heard_ms: when it last spoke; None if never.
         still: how often in a row it stood where it stood before.
+        first: lowest height that it serves a block of.
         fetch_deadline_ms: until when its answer to a request for blocks is awaited; None if nothing was asked.
         fetch_first, fetch_last: the blocks asked for.
         fetch_failures: requests that it did not answer, or badly.
+        offer_deadline_ms: until when its answer to a request for a snapshot is awaited.
     """
 
     view: int = 0
     changing: bool = False
     executed: int = 0
     certified: int = 0
+    first: int = 1
     heard_ms: int | None = None
     still: int = 0
     fetch_deadline_ms: int | None = None
     fetch_first: int = 0
     fetch_last: int = 0
     fetch_failures: int = 0
+    offer_deadline_ms: int | None = None
+
+
+@dataclass(slots=True)
+class Transfer:
+    """A snapshot that is being fetched (:mod:`consensus.state_transfer`).
+
+    Attributes:
+        height: of the snapshot.
+        holders: the nodes that offered it.
+        staged: chunks that checked and went to the host.
+        asked: chunk by the node that was asked for it, with the deadline.
+        adopting: every chunk is staged, the host makes them the state.
+    """
+
+    height: int
+    manifest: SnapshotManifest
+    holders: list[str]
+    epochs: tuple[ValidatorSet, ...]
+    staged: set[int] = field(default_factory=set)
+    asked: dict[str, tuple[int, int]] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+    adopting: bool = False
 
 
 @dataclass(slots=True)
@@ -125,6 +151,12 @@ class ReplicaState:
     """Everything that changes.
 
     Attributes:
+        epochs: all validator sets known so far, by rising epoch; the last ones may lie in the future.
+        committee: of the present epoch, that of block ``certified`` + 1.
+        first: lowest height that the host can serve a block of.
+        log: id of this replica's vote log: it has a seat only in epochs that name it.
+        transfer: the snapshot that is being fetched.
+        refused_snapshots: heights of the last ones that the host could not take.
         view: current view, or the one that is being entered while ``changing``.
         view_start: last sequence that the new-view of this view starts from.
         view_stable: the certificate that shows it, None at genesis.
@@ -141,8 +173,15 @@ class ReplicaState:
         fetched: certified blocks waiting for their turn, with the peer that sent them.
         adopting: the one that the host executes now; nothing else executes meanwhile.
         stuck_at: executed and certified at the last status.
+        boundary_since_ms: when the last announced epoch came up, while the chain has not reached it.
     """
 
+    epochs: list[ValidatorSet]
+    committee: Committee
+    log: bytes = b""
+    first: int = 1
+    transfer: Transfer | None = None
+    refused_snapshots: list[int] = field(default_factory=list)
     view: int = 0
     changing: bool = False
     view_start: int = 0
@@ -168,10 +207,11 @@ class ReplicaState:
     waiting_since_ms: int | None = None
     overtaken: bool = False
     next_status_ms: int = 0
-    fetched: dict[int, tuple[CertifiedBlock, int]] = field(default_factory=dict)
-    adopting: tuple[CertifiedBlock, int] | None = None
+    fetched: dict[int, tuple[CertifiedBlock, str]] = field(default_factory=dict)
+    adopting: tuple[CertifiedBlock, str] | None = None
     stuck_at: tuple[int, int] = (-1, -1)
-    peers: dict[int, Peer] = field(default_factory=dict)
+    peers: dict[str, Peer] = field(default_factory=dict)
+    boundary_since_ms: int | None = None
     diverged: bool = False
 
     def slot(self, sequence: int) -> Slot:
@@ -205,38 +245,78 @@ class Turn:
         self.effects: list[Effect] = []
 
     @property
-    def me(self) -> int:
-        """This replica's index."""
-        return self.config.index
+    def committee(self) -> Committee:
+        """Who votes in the present epoch."""
+        return self.state.committee
+
+    @property
+    def quorums(self) -> Quorums:
+        """The thresholds of the present epoch."""
+        return self.state.committee.quorums
+
+    @property
+    def me(self) -> int | None:
+        """This replica's seat, None if it has none in this epoch."""
+        return self.state.committee.index
+
+    @property
+    def may_vote(self) -> bool:
+        """Whether this replica signs anything: it has a seat in this epoch."""
+        return self.state.committee.index is not None
 
     @property
     def is_primary(self) -> bool:
         """Whether this replica leads the current view."""
-        return self.config.primary(self.state.view) == self.me
+        return self.committee.primary(self.state.view) == self.me
 
     def emit(self, effect: Effect) -> None:
         """Add one effect."""
         self.effects.append(effect)
 
-    def send(self, peer: int, message: Message) -> None:
-        """Send to one replica."""
+    def send(self, peer: str, message: Message) -> None:
+        """Send to one node."""
         self.effects.append(Send(peer, message))
 
-    def broadcast(self, message: Message) -> None:
-        """Send to all others."""
-        self.effects.append(Broadcast(message))
+    def broadcast(self, message: Message, *, everybody: bool = False) -> None:
+        """Send to all other validators, or to everybody who follows as well."""
+        self.effects.append(Broadcast(message, everybody))
 
     def persist(self, kind: Kind, sequence: int, view: int, message: object, batch_digest: bytes = b"") -> None:
         """Make an own statement durable before anything that follows."""
-        self.effects.append(Persist((LogRecord(sequence, view, int(kind), encode(message), batch_digest),)))
+        record = LogRecord(sequence, self.committee.epoch, view, int(kind), encode(message), batch_digest)
+        self.effects.append(Persist((record,)))
 
-    def fault(self, peer: int, code: Suspicion, detail: str = "") -> None:
+    def fault(self, peer: str, code: Suspicion, detail: str = "") -> None:
         """Count a broken rule and go on."""
         self.effects.append(Fault(PeerFault(peer, code, detail)))
 
     def sign(self, kind: Kind, view: int, sequence: int, digest: bytes) -> Vote:
-        """Return this replica's signed vote (persist it before it is sent)."""
-        return sign_vote(self.config.signer, self.config.validators.domain, kind, view, sequence, digest, self.me)
+        """Return this replica's signed vote (persist it before it is sent).
+
+        Raises:
+            InvariantViolation: it has no seat in this epoch.
+        """
+        committee = self.committee
+        if committee.signer is None or committee.index is None:
+            raise InvariantViolation(
+                f"{kind.name.lower()} for sequence {sequence} of view {view} without a seat in epoch {committee.epoch}"
+            )
+        return sign_vote(committee.signer, committee.validators.domain, kind, view, sequence, digest, committee.index)
+
+    def checks(self, vote: Vote) -> bool:
+        """Tell whether a vote is of the present epoch and signed by the validator that it names."""
+        return self.committee.validators.checks(vote, self.config.check)
+
+    def certifies(self, certificate: Certificate) -> bool:
+        """Tell whether the validators of the certificate's epoch signed it; False also if that epoch is not known here (yet)."""
+        epochs, following = self.state.epochs, certificate.epoch + 1
+        if any(one.epoch == following and certificate.height >= one.first_height for one in epochs):
+            return False
+        return any(one.epoch == certificate.epoch and one.certifies(certificate, self.config.check) for one in epochs)
+
+    def knows_epoch(self, epoch: int) -> bool:
+        """Tell whether the validators of an epoch are known."""
+        return epoch <= self.state.epochs[-1].epoch
 
     def require(self, vote: Vote, kind: Kind) -> None:
         """Check a vote before it touches any state.
@@ -244,17 +324,30 @@ class Turn:
         Raises:
             PeerFault: wrong kind, unknown sender or bad signature.
         """
+        name = self.committee.name(vote.sender)
         if vote.kind != kind:
-            raise PeerFault(vote.sender, Suspicion.WRONG_KIND, f"kind {vote.kind} instead of {int(kind)}")
-        if not 0 <= vote.sender < self.config.quorums.replicas:
-            raise PeerFault(vote.sender, Suspicion.NOT_A_VALIDATOR)
-        if not self.config.validators.checks(vote):
-            raise PeerFault(vote.sender, Suspicion.BAD_SIGNATURE, kind.name.lower())
+            raise PeerFault(name, Suspicion.WRONG_KIND, f"kind {vote.kind} instead of {int(kind)}")
+        if not 0 <= vote.sender < self.quorums.replicas:
+            raise PeerFault(name, Suspicion.NOT_A_VALIDATOR)
+        if not self.checks(vote):
+            raise PeerFault(name, Suspicion.BAD_SIGNATURE, kind.name.lower())
+
+    @property
+    def next_set(self) -> ValidatorSet | None:
+        """The validators of the next epoch, once they are announced."""
+        following = self.committee.epoch + 1
+        return next((one for one in self.state.epochs if one.epoch == following), None)
+
+    @property
+    def end_of_epoch(self) -> int:
+        """Up to which height this epoch orders for certain: an end announced by a block not executed yet lies above it."""
+        following = self.next_set
+        return self.state.executed + self.config.window if following is None else following.first_height - 1
 
     def may_order(self, sequence: int) -> bool:
-        """Whether a sequence number lies between the water marks of this view (nothing below its start is ordered again)."""
+        """Whether a sequence number lies between the water marks of this view (nothing below its start is ordered again), in this epoch."""
         low = max(self.state.certified, self.state.view_start)
-        return low < sequence <= low + self.config.window
+        return low < sequence <= min(low + self.config.window, self.end_of_epoch)
 
     def may_certify(self, sequence: int) -> bool:
         """Whether a checkpoint vote for this height is still of use, and near enough to be kept."""
@@ -267,5 +360,5 @@ class Turn:
             return False
         if known.digest != vote.digest:
             self.effects.append(Evidence(known, vote))
-            self.fault(vote.sender, Suspicion.EQUIVOCATION, f"view {vote.view}, sequence {vote.sequence}")
+            self.fault(self.committee.name(vote.sender), Suspicion.EQUIVOCATION, f"view {vote.view}, sequence {vote.sequence}")
         return True

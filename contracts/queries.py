@@ -11,10 +11,12 @@ from contracts.invariants import energy_is_balanced, money_micro
 from contracts.ledger import Ledger
 from contracts.records import MARKET_KEY, PAGE, BookEntry, Credit, Period, Progress, name_key, order_key, page_key, period_key
 from contracts.registry import Sender
+from contracts.validator_queries import ValidatorsView
 from contracts.views import (
     AccountView,
     BillsView,
     CreditView,
+    EpochView,
     LedgerTotals,
     MarketView,
     MeterView,
@@ -31,11 +33,15 @@ class LedgerView:
     Args:
         genesis: the agreement.
         state: the committed state.
+
+    Attributes:
+        validators: questions about validators.
     """
 
     def __init__(self, genesis: Genesis, state: StateReader) -> None:
         self._genesis = genesis
         self._ledger = Ledger(genesis, state, caching=False)
+        self.validators = ValidatorsView(self._ledger)
 
     @property
     def progress(self) -> Progress | None:
@@ -59,6 +65,15 @@ class LedgerView:
         """Return accounts whose name comes after ``after``, by name."""
         names = [sender.name for sender in self._ledger.registry.accounts if sender.name > after][: _bound(limit)]
         return tuple(view for view in map(self.account, names) if view is not None)
+
+    def next_nonce(self, sender: str) -> int:
+        """Return the lowest nonce that is certain to be unused by an account, a meter or a validator; 1 for somebody unknown."""
+        view = self.account(sender) or self.meter(sender) or self.validators.validator(sender)
+        return view.next_nonce if view is not None else 1
+
+    def epochs(self, first: int = 0) -> tuple[EpochView, ...]:
+        """Return all validator sets from the ``first``-th on, the announced ones included."""
+        return self.validators.epochs(first, None)
 
     def meter(self, name: str) -> MeterView | None:
         """Return one meter."""
@@ -91,7 +106,9 @@ class LedgerView:
         if sender is None:
             return None
         record = self._ledger.state.credits.committed(sender.key) or Credit()
-        return CreditView(account, record.score_ppm, record.periods, record.under_deliveries, record.under_takes, record.debts)
+        return CreditView(
+            account, record.score_ppm, record.periods, record.under_deliveries, record.under_takes, record.debts, record.double_signings
+        )
 
     def market(self, period: int, time_ms: int | None = None, offset: int = 0, limit: int = MAX_LIST) -> MarketView | None:
         """Return one period, up to the next one to open.

@@ -15,6 +15,7 @@ from node.store_layout import (
     BASE_KEY,
     BODY_PREFIX,
     CERTIFICATE_PREFIX,
+    EPOCH_PREFIX,
     HEADER_PREFIX,
     HEIGHT,
     INDEX_PREFIX,
@@ -109,6 +110,10 @@ class BlockReader:
         for key, value in self._database.scan(CERTIFICATE_PREFIX, reverse=True):
             return self._decoded(decode_certificate, value, HEIGHT.unpack(key[len(CERTIFICATE_PREFIX) :])[0])
         return None
+
+    def epoch_changes(self) -> tuple[bytes, ...]:
+        """Return the proofs of all validator sets but the first that the chain has reached, by rising epoch."""
+        return tuple(raw for _, raw in self._database.scan(EPOCH_PREFIX))
 
     def locate(self, transaction_id: bytes) -> tuple[int, int] | None:
         """Return height and position of an executed transaction, None if it is unknown or its block is not stored any more."""

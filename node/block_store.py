@@ -18,6 +18,7 @@ from consensus.codec import encode
 from consensus.crypto import digest
 from consensus.errors import InvariantViolation
 from consensus.state_tree import StateTree
+from consensus.validators import decode_epoch_change
 from node.block_reader import BlockReader
 from node.key_value import Database, StoreDamagedError, StoreError, Write, open_database
 from node.pruning import delete_blocks
@@ -27,6 +28,7 @@ from node.store_layout import (
     BASE_KEY,
     BODY_PREFIX,
     CERTIFICATE_PREFIX,
+    EPOCH_PREFIX,
     FORMAT,
     FORMAT_KEY,
     GENERATION_KEY,
@@ -146,10 +148,21 @@ class ChannelStore(BlockReader):
         if publish:
             self.state.publish(finalized.writes)
 
-    def put_certificate(self, certificate: Certificate) -> None:
-        """Store the certificate of a block, without waiting for the disk (peers have it too)."""
-        self._database.write([(CERTIFICATE_PREFIX + HEIGHT.pack(certificate.height), encode(certificate))], sync=False)
+    def put_certificate(self, certificate: Certificate, *, sync: bool = False) -> None:
+        """Store the certificate of a block.
+
+        Args:
+            sync: wait for the disk. (Else not: peers have it too.)
+        """
+        self._database.write([(CERTIFICATE_PREFIX + HEIGHT.pack(certificate.height), encode(certificate))], sync=sync)
         self._certificate_put = max(self._certificate_put, certificate.height)
+        if sync:
+            self.durable_certificate = self._certificate_put
+
+    def put_epoch_changes(self, changes: Iterable[bytes]) -> None:
+        """Store proofs of validator sets (encoded ``EpochChange`` values, checked by the caller), without waiting for the disk."""
+        keyed = ((decode_epoch_change(raw).validators.epoch, raw) for raw in changes)
+        self._database.write(((EPOCH_PREFIX + HEIGHT.pack(epoch), raw) for epoch, raw in keyed), sync=False)
 
     def add_pending(self, transactions: Sequence[tuple[bytes, bytes]]) -> None:
         """Keep taken-in transactions (id, raw) until they are spent; on disk when this returns."""

@@ -13,7 +13,8 @@ from node.block_store import ChannelStore
 def genesis_block(genesis: Genesis, application: LedgerApplication) -> tuple[Header, FinalizedBlock]:
     """Return header and state of height 0; ``application.commit()`` adopts it."""
     finalized = application.init_chain()
-    return genesis_header(genesis.chain_id, genesis.channel, genesis.time_ms, genesis.digest, finalized.tree.root), finalized
+    root, validators = finalized.tree.root, genesis.validator_set.digest
+    return genesis_header(genesis.chain_id, genesis.channel, genesis.time_ms, genesis.digest, root, validators), finalized
 
 
 def start_store(genesis: Genesis, store: ChannelStore) -> None:

@@ -14,6 +14,7 @@ Numbers are big endian, so that keys sort by height.
 | ``c/`` height | encoded certificate |
 | ``i/`` transaction id | height (8 bytes), position in the block (4 bytes) |
 | ``k/`` height | encoded pair: header, certificate, of a height below the base that is kept for ever |
+| ``e/`` epoch | encoded ``EpochChange``: the proof of this epoch's validator set, from epoch 1 on |
 | ``s`` generation ``/`` state key | state value |
 | ``p/`` transaction id | raw transaction that was taken in and is not executed yet |
 
@@ -38,7 +39,7 @@ OLDER_FORMATS = (b"GridPact store 1",)
 META_PREFIX = b"m/"
 FORMAT_KEY, HEAD_KEY, BASE_KEY, GENERATION_KEY = b"m/format", b"m/head", b"m/base", b"m/state"
 HEADER_PREFIX, BODY_PREFIX, RECEIPTS_PREFIX, CERTIFICATE_PREFIX = b"h/", b"b/", b"r/", b"c/"
-INDEX_PREFIX, KEPT_PREFIX, PENDING_PREFIX = b"i/", b"k/", b"p/"
+INDEX_PREFIX, KEPT_PREFIX, PENDING_PREFIX, EPOCH_PREFIX = b"i/", b"k/", b"p/", b"e/"
 STATE_PREFIX = b"s"
 GENERATIONS = 256
 
