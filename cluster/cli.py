@@ -35,6 +35,7 @@ ENTRIES = {
     "node": Entry("cluster.commands.node:node", "One data-centre node."),
     "validator": Entry("cluster.commands.validator:validator", "Who votes: show, add, remove, change keys."),
     "verify": Entry("cluster.commands.verify:verify", "Audit a store offline."),
+    "snapshot": Entry("cluster.commands.snapshot:snapshot", "The certified state as one file: export, import, show."),
     "meter": Entry("cluster.commands.meter:meter", "Meters: simulate."),
     "broker": Entry("cluster.commands.broker:broker", "The embedded MQTT broker of a local cluster.", hidden=True),
     "fleet": Entry("cluster.commands.fleet:fleet", "The simulated meters of a local cluster.", hidden=True),

@@ -171,9 +171,8 @@ class _ChainAudit:
         text = f"blocks below {base + 1} are not stored"
         if start is None:
             proof = "is certified" if head <= self._certified_height else "has no certificate yet"
-            return (
-                f"{text}, nor a snapshot to begin with: no block was executed again; the state has the root of block {head}, which {proof}"
-            )
+            text += ", nor is a snapshot to begin with: no block was executed again"
+            return f"{text}; the state was compared with the state root of block {head}, which {proof}"
         text += f": the state before block {start + 1} comes from a certified snapshot"
         return text + (f"; blocks {base + 1} to {start} were checked, but not executed again" if start > base else "")
 

@@ -177,7 +177,11 @@ def _folder_of(name: str, homes: tuple[Path, ...]) -> Path | None:
 def _vote(homes: tuple[Path, ...], change: VoteOnValidators, wait: bool, json_path: str | None) -> int:
     check_json_path(json_path)
     voters, genesis = voters_in(homes)
-    say = (lambda text: click.echo(text)) if json_path != "-" else (lambda text: None)
+
+    def say(text: str) -> None:
+        if json_path != "-":
+            click.echo(text)
+
     try:
         decision = asyncio.run(decide(voters, genesis, change, say, wait=wait))
     except TimeoutError as error:

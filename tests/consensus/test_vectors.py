@@ -91,7 +91,7 @@ def test_golden_receipts_still_decode() -> None:
 
 
 def test_golden_proofs_still_check() -> None:
-    known = VALIDATORS
+    known = [VALIDATORS]
     cases = {name: bytes.fromhex(case["bytes"]) for name, case in golden("proofs.json").items()}
     transaction_id = bytes.fromhex(golden("transactions.json")["reading"]["id"])
     assert check_transaction_proof(known, transaction_id, decode_transaction_proof(cases["transaction"])).height == 1
