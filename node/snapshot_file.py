@@ -178,6 +178,7 @@ def adopt_snapshot_file(store: ChannelStore, file: SnapshotFile, header: Header,
         store.stage_drop()
         _sweep(store)
         raise
+    store.put_epoch_changes(file.manifest.epochs)
     store.adopt_snapshot(header, file.manifest.certificate)
     _sweep(store)
     return count

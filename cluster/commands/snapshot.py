@@ -121,7 +121,7 @@ def _source(node: Node) -> Iterator[tuple[StoredSnapshot, str]]:
         node.shelf.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=BEING_MADE, dir=node.shelf) as work:
             shelf = SnapshotShelf(Path(work))
-            shelf.make(store.state.pinned(), head, certificate, share_percent=100)
+            shelf.make(store.state.pinned(), head, certificate, store.epoch_changes(), share_percent=100)
             yield stored_snapshots(Path(work))[-1], ""
     finally:
         store.close()
