@@ -207,10 +207,15 @@ def choose_depth(sizes: Sequence[int]) -> int:
     raise InputError("state", f"cannot be cut into chunks of at most {MAX_CHUNK_BYTES} bytes")
 
 
-def mark_of(entries: Sequence[tuple[bytes, bytes]], depth: int) -> ChunkMark:
-    """Return the mark of one chunk, given all its entries."""
+def mark_of(entries: Sequence[tuple[bytes, bytes]], root: bytes) -> ChunkMark:
+    """Return the mark of one chunk.
+
+    Args:
+        entries: all of the chunk.
+        root: of ``StateTree.under(entries, depth)``.
+    """
     leaf = sha256(entries[0][0]).digest() + sha256(entries[0][1]).digest() if len(entries) == 1 else b""
-    return ChunkMark(len(entries), StateTree.under(entries, depth).root, leaf)
+    return ChunkMark(len(entries), root, leaf)
 
 
 def make_snapshot(
@@ -239,7 +244,7 @@ def make_snapshot(
     parts: list[list[tuple[bytes, bytes]]] = [[] for _ in range(1 << depth)]
     for key, value in ordered:
         parts[chunk_of(key, depth)].append((key, value))
-    marks = tuple(mark_of(part, depth) for part in parts)
+    marks = tuple(mark_of(part, StateTree.under(part, depth).root) for part in parts)
     manifest = SnapshotManifest(encode(header), certificate, depth, marks, epochs)
     return manifest, tuple(Chunk(tuple(part)) for part in parts)
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from threading import Event
+from typing import TypeVar
 
 from consensus.errors import GridPactError
 
+T = TypeVar("T")
 SLICE_S = 0.002
 """Work between two rests; the event loop waits for Python's lock so long at most, about."""
 
@@ -40,3 +43,13 @@ class Pace:
         if self._stop.wait(worked_s * self._rest_per_work) or self._stop.is_set():
             raise StoppedError("stopped")
         self._since_s = time.perf_counter()
+
+    def through(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield the items, resting in between.
+
+        Raises:
+            StoppedError: the work shall end.
+        """
+        for item in items:
+            self.step()
+            yield item

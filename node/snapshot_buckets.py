@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -56,8 +56,11 @@ class Buckets:
         """
         return choose_depth(self._sizes)
 
-    def chunks(self, depth: int) -> Iterator[list[Entry]]:
+    def chunks(self, depth: int, through: Callable[[Iterable[Entry]], Iterable[Entry]] = iter) -> Iterator[list[Entry]]:
         """Yield the entries of every chunk, by rising key, in the order of the chunks.
+
+        Args:
+            through: what all entries go through when they are read back; may rest in between.
 
         Raises:
             OSError: a file cannot be read.
@@ -65,11 +68,11 @@ class Buckets:
         if depth <= BUCKET_BITS:
             span = 1 << BUCKET_BITS - depth
             for first in range(0, 1 << BUCKET_BITS, span):
-                yield sorted(entry for number in range(first, first + span) for entry in self._entries(number))
+                yield sorted(entry for number in range(first, first + span) for entry in through(self._entries(number)))
             return
         for number in range(1 << BUCKET_BITS):
             parts: list[list[Entry]] = [[] for _ in range(1 << depth - BUCKET_BITS)]
-            for entry in self._entries(number):
+            for entry in through(self._entries(number)):
                 parts[chunk_of(entry[0], depth) & len(parts) - 1].append(entry)
             for part in parts:
                 part.sort()

@@ -34,6 +34,7 @@ from consensus.snapshot import (
     fold,
     mark_of,
 )
+from consensus.state_tree import StateTree
 from node.key_value import StoreDamagedError, StoreError
 from node.pace import Pace, StoppedError
 from node.snapshot_buckets import Buckets
@@ -220,15 +221,13 @@ class SnapshotShelf:
         shutil.rmtree(folder, ignore_errors=True)
         buckets = Buckets(folder / _SPOOL)
         (folder / _SPOOL).mkdir(parents=True)
-        for key, value in state.scan(b"", fill_cache=False):
+        for key, value in pace.through(state.scan(b"", fill_cache=False)):
             buckets.add(key, value)
-            pace.step()
         depth = buckets.depth()
         marks: list[ChunkMark] = []
-        for entries in buckets.chunks(depth):
-            marks.append(mark_of(entries, depth))
+        for entries in buckets.chunks(depth, pace.through):
+            marks.append(mark_of(entries, StateTree.under(pace.through(entries), depth).root))
             _write(folder, height, _chunk_file(len(marks) - 1), encode(Chunk(tuple(entries))))
-            pace.step()
         if fold(marks) != header.state_root:
             raise InvariantViolation(f"{state.path}: the stored state does not hash to the state root of block {height}")
         manifest = SnapshotManifest(encode(header), certificate, depth, tuple(marks), epochs)
@@ -237,7 +236,6 @@ class SnapshotShelf:
         _sync_folder(folder)
         folder.rename(self.folder / str(height))
         _sync_folder(self.folder)
-        log.info("made a snapshot of the state", height=height, chunks=len(marks), entries=sum(mark.count for mark in marks))
         for old in stored_snapshots(self.folder)[: -self._keep]:
             self._drop(old)
 
