@@ -68,12 +68,13 @@ class EpochWatch:
         """Learn from one page, or put it aside."""
         self._ahead.pop(topic, None)
         changes = decode_epochs_page(payload)
-        epochs = [epoch for change in changes if (epoch := decode_epoch_change(change).validators.epoch) > self.light.epoch]
+        epochs = [decode_epoch_change(change).validators.epoch for change in changes]
+        fresh = [change for change, epoch in zip(changes, epochs, strict=True) if epoch > self.light.epoch]
         if epochs and min(epochs) > self.light.epoch + 1:
             if len(self._ahead) < MAX_AHEAD:
                 self._ahead[topic] = payload
             return
-        self.light.learn(changes)
+        self.light.learn(fresh)
 
     def _continue(self) -> bool:
         """Look again at what was put aside; tell whether something came of it."""
