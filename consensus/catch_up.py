@@ -63,7 +63,7 @@ def on_status(turn: Turn, peer_name: str, message: StatusMessage) -> None:
     """
     vote, body, state = message.vote, message.body, turn.state
     _require_own_words(turn, peer_name, message)
-    if peer_name not in state.peers and len(state.peers) >= MAX_PEERS:
+    if peer_name not in state.peers and len(state.peers) >= MAX_PEERS and turn.committee.index_of(peer_name) is None:
         return
     peer = state.peers.setdefault(peer_name, Peer())
     stands_still = peer.heard_ms is not None and (peer.view, peer.executed, peer.certified) == (
