@@ -206,6 +206,7 @@ def on_blocks(turn: Turn, peer: str, message: BlocksMessage) -> None:
         height = block.certificate.height
         if (
             height in state.fetched
+            or (height <= state.executed and height in state.held)
             or not known.fetch_first <= height <= known.fetch_last
             or not state.certified < height <= state.certified + MAX_FETCHED
         ):
