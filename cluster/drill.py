@@ -27,6 +27,7 @@ from pathlib import Path
 
 import aiohttp
 import msgspec
+from msgspec import structs
 
 from cluster.chain_book import ChainBook, Violation
 from cluster.checkers import percentile
@@ -227,6 +228,7 @@ class _Drill:
             self._rounds.append(await play_round(scene, fault, view))
             async with stage.quiet():
                 found = await inspect(stage, book, scene.victims, self._draw)
+                self._rounds[-1] = structs.replace(self._rounds[-1], left_out=await stage.left_out())
         except RunError as error:
             found = [Violation("failed", str(error))]
         return [Failure(number + 1, fault, node, violation) for violation in found]

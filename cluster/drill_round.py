@@ -38,7 +38,7 @@ class Round(msgspec.Struct, frozen=True):
         recovery_s: from the fault until a transaction that was first sent after it was final; for the broker from its return until
             readings that were taken without it are confirmed.
         catch_up_s: from the end of the fault until all nodes are level.
-        left_out: nodes that have all blocks then, but wait for another view than the others follow: they do not vote with them.
+        left_out: nodes that have all blocks in the end, but wait for another view than the others follow: they do not vote with them.
         note: what else there is to say.
     """
 
@@ -84,7 +84,6 @@ async def play_round(scene: Scene, name: FaultName, view: int) -> Round:
         recovery_s=round(final_s - struck_s if scene.recovery_s is None else scene.recovery_s, 3),
         catch_up_s=round(level_s - ended_s, 3),
         view_changes=view_after - view,
-        left_out=tuple(await stage.left_out()),
         note=", ".join(scene.notes),
     )
 

@@ -129,3 +129,15 @@ def _limit(scene: Scene) -> int:
     sizes = [path.stat().st_size for folder in folders for path in folder.glob("*.log")]
     log = scene.lab.folder / "logs" / f"{scene.name}.log"
     return max(min(sizes), log.stat().st_size + LOG_ROOM)
+
+
+def _one_line(scene: Scene, status: int) -> str:
+    """Return the one line in which a node said why it ended.
+
+    Raises:
+        RunError: it said none, or it left a traceback.
+    """
+    lines = scene.lab.last_lines(scene.victim)
+    if not lines or not lines[-1].startswith("gridpact: ") or any(line.startswith("Traceback") for line in lines):
+        raise RunError(f"{scene.name} ended with status {status} and no clear line: {lines[-1] if lines else 'it said nothing'}")
+    return lines[-1]

@@ -62,16 +62,16 @@ class Stage:
         (primary, view), _ = named.most_common(1)[0]
         return self.lab.names.index(primary), view
 
-    async def left_out(self) -> list[str]:
+    async def left_out(self) -> tuple[str, ...]:
         """Return the names of nodes that follow another view than most, or wait for another: they do not vote with the others."""
         heads = await self.heads()
         views = Counter((head.view, head.changing) for head in heads if head is not None)
         common = views.most_common(1)
-        return [
+        return tuple(
             name
             for name, head in zip(self.lab.names, heads, strict=True)
             if head is not None and common and (head.view, head.changing) != common[0][0]
-        ]
+        )
 
     # ----------------------------------------------------------------------------------------------------------- waiting
 
