@@ -221,14 +221,14 @@ def _death(shift: Shift, last: Progress | None, status: int | None, words: Path)
         RunError: it had not begun.
     """
     inputs = tuple(read_journal(Path(shift.work) / "journal"))
+    lines = words.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     if not inputs:
-        lines = words.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         raise RunError(f"{shift.target}: the process ended before it had tried anything: {lines[-1] if lines else 'it said nothing'}")
     if status is None:
         failure = Failure("hang", f"hang: no sign of life for {SILENT_S:g} s", "")
     else:
         cause = signal.Signals(-status).name if status < 0 else f"status {status}"
-        failure = Failure("death", f"death: the process ended with {cause}", "")
+        failure = Failure("death", f"death: the process ended with {cause}" + (f", last words: {lines[-1][:200]}" if lines else ""), "")
     path = write_crash(Path(shift.crashes), Crash(shift.target, failure, inputs))
     before = last or Progress(shift.target, len(inputs), 0.0, ())
     found = Found(shift.target, failure.text, failure.place, str(path), failure.mark)

@@ -48,7 +48,7 @@ class Failure(NamedTuple):
     @property
     def mark(self) -> str:
         """What two failures share that have one cause."""
-        detail = outcome_class(self.text) if self.kind == LawBrokenError.__name__ else ""
+        detail = outcome_class(self.text) if self.kind in (LawBrokenError.__name__, "death") else ""
         return f"{self.kind} {self.place} {detail}".strip()
 
 

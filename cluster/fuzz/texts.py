@@ -37,7 +37,10 @@ def change_json(data: bytes, mutator: Mutator) -> bytes:
         return mutator.raw(data)
     for _ in range(mutator.pick((1, 1, 1, 2, 4))):
         _change_somewhere(holder, mutator)
-    return _json(holder[0]).encode("utf-8", "surrogatepass")
+    try:
+        return _json(holder[0]).encode("utf-8", "surrogatepass")
+    except RecursionError:
+        return mutator.raw(data)
 
 
 def _change_somewhere(holder: list[Any], mutator: Mutator) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-MAX_DEPTH = 12
+MAX_DEPTH, MAX_NESTED_DEPTH = 60, 12
 _INT64 = 2**63
 _ARRAY_STARTS = frozenset((*range(0x91, 0xA0), 0xDC, 0xDD))
 
@@ -47,7 +47,7 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 def read(data: bytes) -> Tree | None:
-    """Return the tree of ``data``; None if it is no MessagePack."""
+    """Return the tree of ``data``; None if it is no MessagePack, or nested too deeply to be changed."""
     try:
         return _opened(_decoder.decode(data), 0)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, TypeError):
@@ -55,12 +55,21 @@ def read(data: bytes) -> Tree | None:
 
 
 def _opened(value: Tree, depth: int) -> Tree:
-    """Take apart the bytes in a decoded value that hold arrays themselves."""
+    """Take apart the bytes in a decoded value that hold arrays themselves.
+
+    Raises:
+        RecursionError: it is nested too deeply.
+    """
+    if depth > MAX_DEPTH:
+        raise RecursionError
     if isinstance(value, list):
         for position, item in enumerate(value):
-            if isinstance(item, bytes | list):
+            if isinstance(item, bytes | list | dict):
                 value[position] = _opened(item, depth + 1)
-    elif isinstance(value, bytes) and len(value) > 2 and value[0] in _ARRAY_STARTS and depth < MAX_DEPTH:
+    elif isinstance(value, dict):
+        for item in value.values():
+            _opened(item, depth + 1)
+    elif isinstance(value, bytes) and len(value) > 2 and value[0] in _ARRAY_STARTS and depth < MAX_NESTED_DEPTH:
         inner = read(value)
         if inner is not None:
             return Nested(inner)
