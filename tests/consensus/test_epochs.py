@@ -148,6 +148,7 @@ def test_a_view_change_that_hangs_at_the_boundary_is_over_in_the_next_epoch() ->
     """Three have the certificate of the last block; the fourth has asked for view 1 meanwhile, and hears of it as a block."""
     cluster = VirtualCluster(4, seed=5, extra=1)
     cluster.start()
+    cluster.run(1_000)
     cluster.submit(set_batch(seat(cluster.hosts[4])))
     assert cluster.run(5_000, lambda: all(host.disk.height >= WINDOW for host in cluster.hosts[:4]))
     late = cluster.hosts[3]
