@@ -106,8 +106,10 @@ class Peer:
         first: lowest height that it serves a block of.
         fetch_deadline_ms: until when its answer to a request for blocks is awaited; None if nothing was asked.
         fetch_first, fetch_last: the blocks asked for.
-        fetch_failures: requests that it did not answer, or badly.
+        fetch_failures: requests that it did not answer, or badly, since a block of it was good.
+        rest_until_ms: until when it is asked for no blocks, after it sent bad ones.
         offer_deadline_ms: until when its answer to a request for a snapshot is awaited.
+        offer_failures: snapshots that it did not offer, or did not deliver.
     """
 
     view: int = 0
@@ -121,7 +123,9 @@ class Peer:
     fetch_first: int = 0
     fetch_last: int = 0
     fetch_failures: int = 0
+    rest_until_ms: int = 0
     offer_deadline_ms: int | None = None
+    offer_failures: int = 0
 
 
 @dataclass(slots=True)
