@@ -120,9 +120,7 @@ class Replica:
         self._state.last_progress_ms = now_ms
         turn.emit(EpochEntered(self._state.committee.validators, self._state.committee.index))
         watch_boundary(turn)
-        for sequence in sorted(self._state.own_headers):
-            if sequence not in self._state.own_checkpoints:
-                checkpoint.sign_header(turn, sequence)
+        checkpoint.sign_executed(turn)
         recovery.resume(turn)
         if self._state.changing and self._state.own_view_change is not None:
             turn.broadcast(self._state.own_view_change)

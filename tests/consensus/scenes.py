@@ -123,6 +123,9 @@ class Lone:
         self.cluster.intercept = self._keep
         if disk is not None:
             self.host.disk = disk
+            self.cluster.check_epochs(disk.ledger.epochs)
+            for height, header in disk.headers.items():
+                self.cluster.witness.block(self.host.name, height, header.hash)
         if signers is not None:
             self.host.signers = signers
         self.host.start()
