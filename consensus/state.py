@@ -172,7 +172,8 @@ class ReplicaState:
         failed_views: view changes since the last progress.
         fetched: certified blocks waiting for their turn, with the peer that sent them.
         adopting: the one that the host executes now; nothing else executes meanwhile.
-        stuck_at: executed and certified at the last status.
+        stuck_at: certified at the last status.
+        in_touch: enough others were heard lately to make a quorum with this replica.
         boundary_since_ms: when the last announced epoch came up, while the chain has not reached it.
     """
 
@@ -209,7 +210,8 @@ class ReplicaState:
     next_status_ms: int = 0
     fetched: dict[int, tuple[CertifiedBlock, str]] = field(default_factory=dict)
     adopting: tuple[CertifiedBlock, str] | None = None
-    stuck_at: tuple[int, int] = (-1, -1)
+    stuck_at: int = -1
+    in_touch: bool = False
     peers: dict[str, Peer] = field(default_factory=dict)
     boundary_since_ms: int | None = None
     diverged: bool = False
