@@ -11,9 +11,9 @@ snapshot, and the sequence numbers below are never voted on again.
 from __future__ import annotations
 
 from consensus.block import Header, decode_header
-from consensus.checkpoint import truncate
+from consensus.checkpoint import certify, truncate
 from consensus.committee import committee_of
-from consensus.effects import AdoptSnapshot, Certified, ServeChunk, ServeSnapshot, StageChunk, StageSnapshot
+from consensus.effects import AdoptSnapshot, Certified, KeepProofs, ServeChunk, ServeSnapshot, StageChunk, StageSnapshot
 from consensus.epochs import enter_epoch, watch_boundary
 from consensus.errors import DecodeError, InvariantViolation, PeerFault, Suspicion
 from consensus.messages import ChunkMessage, FetchChunk, FetchSnapshot, SnapshotMessage, ValidatorSet
@@ -87,6 +87,8 @@ def on_snapshot(turn: Turn, peer_name: str, message: SnapshotMessage) -> None:
         peer.offer_failures += 1
         raise PeerFault(peer_name, Suspicion.BAD_SNAPSHOT, str(error)) from error
     transfer = state.transfer
+    if header.height in state.own_headers:
+        _take_certificate(turn, header, manifest)
     if header.height <= max(state.executed, state.submitted) or header.height in state.refused_snapshots:
         return
     if transfer is None:
@@ -96,6 +98,21 @@ def on_snapshot(turn: Turn, peer_name: str, message: SnapshotMessage) -> None:
         transfer.holders.append(peer_name)
     if not transfer.adopting:
         _ask_for_chunks(turn, transfer)
+
+
+def _take_certificate(turn: Turn, header: Header, manifest: SnapshotManifest) -> None:
+    """Go on from a block that was executed here, although the certificates before it cannot be had any more: all others pruned them.
+
+    That happens when certificates were lost with the power. Blocks below this one can not be served any more.
+    """
+    state = turn.state
+    state.certified = header.height - 1
+    validators = set_at(state.epochs, header.height)
+    if validators.epoch != turn.committee.epoch:
+        enter_epoch(turn, validators)
+    turn.emit(KeepProofs(manifest.epochs))
+    state.first = header.height
+    certify(turn, manifest.certificate)
 
 
 def checked_manifest(turn: Turn, manifest: SnapshotManifest) -> tuple[Header, tuple[ValidatorSet, ...]]:

@@ -29,6 +29,7 @@ from consensus.effects import (
     Evidence,
     Execute,
     Fault,
+    KeepProofs,
     LogRecord,
     Persist,
     Propose,
@@ -80,6 +81,9 @@ class Host(Protocol):
 
     def serve(self, effect: ServeBlocks | ServeSnapshot | ServeChunk) -> None:
         """Send certified blocks, a manifest or a chunk to a peer."""
+
+    def keep_proofs(self, changes: Sequence[bytes]) -> None:
+        """Store proofs of epochs."""
 
     def epoch_entered(self, effect: EpochEntered) -> None:
         """A new set of validators orders blocks."""
@@ -217,6 +221,8 @@ class Driver:
                 host.certified(effect)
             case ServeBlocks() | ServeSnapshot() | ServeChunk():
                 host.serve(effect)
+            case KeepProofs(changes):
+                host.keep_proofs(changes)
             case ViewEntered():
                 host.view_entered(effect)
             case EpochEntered():
