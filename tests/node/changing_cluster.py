@@ -30,7 +30,7 @@ class ChangingCluster(RunningCluster):
     """
 
     def __init__(self, home: Path, *, snapshot_every: int = 1_000, retain: int = 0, nodes: int = 4, rules: ConsensusRules | None = None):
-        super().__init__(home, nodes, rules or ConsensusRules(window=WINDOW))
+        super().__init__(home, nodes, rules or ConsensusRules(window=WINDOW, view_timeout_ms=500))
         self.added: list[str] = []
         for index in range(nodes):
             with (self.folder(index) / "node.toml").open("a") as file:
