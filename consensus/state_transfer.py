@@ -18,7 +18,7 @@ from consensus.epochs import enter_epoch, watch_boundary
 from consensus.errors import DecodeError, InvariantViolation, PeerFault, Suspicion
 from consensus.messages import ChunkMessage, FetchChunk, FetchSnapshot, SnapshotMessage, ValidatorSet
 from consensus.snapshot import SnapshotManifest, chunk_objection, decode_chunk, decode_manifest, manifest_objection
-from consensus.state import Transfer, Turn
+from consensus.state import Peer, Transfer, Turn
 from consensus.validators import decode_epoch_change, follow, set_at
 
 OFFER_TIMEOUT_MS = 2_000
@@ -55,6 +55,13 @@ def _ask_for_offers(turn: Turn) -> None:
         if peer.offer_failures == fewest and peer.offer_deadline_ms is None:
             peer.offer_deadline_ms = turn.now_ms + OFFER_TIMEOUT_MS
             turn.send(name, FetchSnapshot(state.executed + (gap // 2 + 1 if can_serve else 1)))
+
+
+def _best(turn: Turn) -> list[tuple[str, Peer]]:
+    """Return the nodes ahead whose offers failed least often: who stalled one transfer shall not stall the next."""
+    ahead = [(name, peer) for name, peer in sorted(turn.state.peers.items()) if peer.certified > turn.state.certified]
+    least = min((peer.offer_failures for _, peer in ahead), default=0)
+    return [(name, peer) for name, peer in ahead if peer.offer_failures == least]
 
 
 def on_fetch_snapshot(turn: Turn, peer: str, message: FetchSnapshot) -> None:
@@ -94,10 +101,15 @@ def on_snapshot(turn: Turn, peer_name: str, message: SnapshotMessage) -> None:
     if transfer is None:
         state.transfer = transfer = Transfer(header.height, manifest, [peer_name], epochs)
         turn.emit(StageSnapshot(header.height))
-    elif transfer.height == header.height and transfer.manifest.chunks == manifest.chunks and peer_name not in transfer.holders:
+    elif transfer.height == header.height and _cut(transfer.manifest) == _cut(manifest) and peer_name not in transfer.holders:
         transfer.holders.append(peer_name)
     if not transfer.adopting:
         _ask_for_chunks(turn, transfer)
+
+
+def _cut(manifest: SnapshotManifest) -> list[bytes]:
+    """Return what the chunks of a snapshot must hash to (their other numbers are hints)."""
+    return [mark.hash for mark in manifest.chunks]
 
 
 def _take_certificate(turn: Turn, header: Header, manifest: SnapshotManifest) -> None:
@@ -169,6 +181,8 @@ def _blame(turn: Turn, transfer: Transfer, name: str, failures: int) -> None:
     transfer.failures[name] = transfer.failures.get(name, 0) + failures
     if transfer.failures[name] >= MAX_FAILURES:
         transfer.holders.remove(name)
+        if name in turn.state.peers:
+            turn.state.peers[name].offer_failures += 1
         turn.state.peers[name].offer_failures += 1
 
 

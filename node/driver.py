@@ -213,16 +213,23 @@ class Driver:
                 self._broadcast(encode(message), everybody)
             case Send(peer, message):
                 self._send(peer, encode(message))
+            case ServeBlocks() | ServeSnapshot() | ServeChunk():
+                host.serve(effect)
             case CheckBatch():
                 host.check_batch(effect)
             case Execute() | Adopt() | StageSnapshot() | StageChunk() | AdoptSnapshot():
                 host.run_block(effect)
             case Certified():
                 host.certified(effect)
-            case ServeBlocks() | ServeSnapshot() | ServeChunk():
-                host.serve(effect)
             case KeepProofs(changes):
                 host.keep_proofs(changes)
+            case _:
+                self._tell(effect)
+
+    def _tell(self, effect: Effect) -> None:
+        """Tell the host what happened."""
+        host = self._host
+        match effect:
             case ViewEntered():
                 host.view_entered(effect)
             case EpochEntered():
