@@ -109,7 +109,6 @@ class Peer:
         fetch_failures: requests that it did not answer, or badly, since a block of it was good.
         rest_until_ms: until when it is asked for no blocks, after it sent bad ones.
         offer_deadline_ms: until when its answer to a request for a snapshot is awaited.
-        offer_failures: offers that did not come, or came to nothing.
         offer_failures: snapshots that it did not offer, or did not deliver.
     """
 

@@ -18,7 +18,7 @@ from consensus.epochs import enter_epoch, watch_boundary
 from consensus.errors import DecodeError, InvariantViolation, PeerFault, Suspicion
 from consensus.messages import ChunkMessage, FetchChunk, FetchSnapshot, SnapshotMessage, ValidatorSet
 from consensus.snapshot import SnapshotManifest, chunk_objection, decode_chunk, decode_manifest, manifest_objection
-from consensus.state import Peer, Transfer, Turn
+from consensus.state import Transfer, Turn
 from consensus.validators import decode_epoch_change, follow, set_at
 
 OFFER_TIMEOUT_MS = 2_000
@@ -54,14 +54,7 @@ def _ask_for_offers(turn: Turn) -> None:
     for name, peer in candidates.items():
         if peer.offer_failures == fewest and peer.offer_deadline_ms is None:
             peer.offer_deadline_ms = turn.now_ms + OFFER_TIMEOUT_MS
-            turn.send(name, FetchSnapshot(state.executed + (gap // 2 + 1 if can_serve else 1)))
-
-
-def _best(turn: Turn) -> list[tuple[str, Peer]]:
-    """Return the nodes ahead whose offers failed least often: who stalled one transfer shall not stall the next."""
-    ahead = [(name, peer) for name, peer in sorted(turn.state.peers.items()) if peer.certified > turn.state.certified]
-    least = min((peer.offer_failures for _, peer in ahead), default=0)
-    return [(name, peer) for name, peer in ahead if peer.offer_failures == least]
+            turn.send(name, FetchSnapshot(state.executed + gap // 2 + 1 if can_serve else wanted))
 
 
 def on_fetch_snapshot(turn: Turn, peer: str, message: FetchSnapshot) -> None:
@@ -181,8 +174,6 @@ def _blame(turn: Turn, transfer: Transfer, name: str, failures: int) -> None:
     transfer.failures[name] = transfer.failures.get(name, 0) + failures
     if transfer.failures[name] >= MAX_FAILURES:
         transfer.holders.remove(name)
-        if name in turn.state.peers:
-            turn.state.peers[name].offer_failures += 1
         turn.state.peers[name].offer_failures += 1
 
 

@@ -156,8 +156,8 @@ class ChannelStore(BlockReader):
         """Store the certificate of a block.
 
         Args:
-            sync: wait for the disk. Else it is not (peers have it too), and is written once more, with the next block: LevelDB may begin a new log in
-                between, and then a synced write says nothing about what came before.
+            sync: wait for the disk. Else it is not waited for (peers have it too), and it is written once more with the next block: LevelDB
+                may begin a new log in between, and then a synced write says nothing about what came before.
         """
         key, value = CERTIFICATE_PREFIX + HEIGHT.pack(certificate.height), encode(certificate)
         self._recent[key] = value
