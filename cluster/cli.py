@@ -31,6 +31,7 @@ ENTRIES = {
     "settle": Entry("cluster.commands.settle:settle", "Settle delivered against traded energy offline on a JSON case."),
     "bench": Entry("cluster.commands.bench:bench", "Load test on own node processes."),
     "drill": Entry("cluster.commands.drill:drill", "Faults on real processes; checks that nothing is lost."),
+    "fuzz": Entry("cluster.commands.fuzz:fuzz", "Hostile input for everything that takes bytes from outside."),
     "init": Entry("cluster.commands.init:init", "Write genesis, keys, certificates and config, one folder per host."),
     "node": Entry("cluster.commands.node:node", "One data-centre node."),
     "validator": Entry("cluster.commands.validator:validator", "Who votes: show, add, remove, change keys."),

@@ -106,8 +106,10 @@ class Peer:
         first: lowest height that it serves a block of.
         fetch_deadline_ms: until when its answer to a request for blocks is awaited; None if nothing was asked.
         fetch_first, fetch_last: the blocks asked for.
-        fetch_failures: requests that it did not answer, or badly.
+        fetch_failures: requests that it did not answer, or badly, since a block of it was good.
+        rest_until_ms: until when it is asked for no blocks, after it sent bad ones.
         offer_deadline_ms: until when its answer to a request for a snapshot is awaited.
+        offer_failures: snapshots that it did not offer, or did not deliver.
     """
 
     view: int = 0
@@ -121,7 +123,9 @@ class Peer:
     fetch_first: int = 0
     fetch_last: int = 0
     fetch_failures: int = 0
+    rest_until_ms: int = 0
     offer_deadline_ms: int | None = None
+    offer_failures: int = 0
 
 
 @dataclass(slots=True)
@@ -172,7 +176,8 @@ class ReplicaState:
         failed_views: view changes since the last progress.
         fetched: certified blocks waiting for their turn, with the peer that sent them.
         adopting: the one that the host executes now; nothing else executes meanwhile.
-        stuck_at: executed and certified at the last status.
+        stuck_at: certified at the last status.
+        in_touch: enough others were heard lately to make a quorum with this replica.
         boundary_since_ms: when the last announced epoch came up, while the chain has not reached it.
     """
 
@@ -209,7 +214,8 @@ class ReplicaState:
     next_status_ms: int = 0
     fetched: dict[int, tuple[CertifiedBlock, str]] = field(default_factory=dict)
     adopting: tuple[CertifiedBlock, str] | None = None
-    stuck_at: tuple[int, int] = (-1, -1)
+    stuck_at: int = -1
+    in_touch: bool = False
     peers: dict[str, Peer] = field(default_factory=dict)
     boundary_since_ms: int | None = None
     diverged: bool = False

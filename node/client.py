@@ -52,6 +52,7 @@ class GridPactClient:
         channel: None for the nodes' default channel.
         timeout_s: for one attempt at one node.
         patience_s: how long to retry while the nodes have no room for more transactions.
+        proven: what ``epochs.save()`` of an earlier client returned: who knows the newest validators is not fooled by former ones.
 
     Attributes:
         epochs: the validators of the chain, as far as they were proven to this client.
@@ -65,11 +66,12 @@ class GridPactClient:
         channel: str | None = None,
         timeout_s: float = 10.0,
         patience_s: float = 30.0,
+        proven: bytes = b"",
     ) -> None:
         self._pool = NodePool(urls, genesis.channel if genesis and channel is None else channel, timeout_s)
         self._genesis = genesis
         self._patience_s = patience_s
-        self.epochs = EpochFollower(self._pool, self.genesis)
+        self.epochs = EpochFollower(self._pool, self.genesis, proven)
 
     async def __aenter__(self) -> GridPactClient:
         return self
