@@ -115,6 +115,8 @@ class Channel:
             application, application.sender_key, store, mempool, bodies, self._arrived, clock, threads, door.share, metrics
         )
         self._clerk = Clerk(identity, votes.id, application, clock, self._intake.submit)
+        for first, second in votes.evidence():
+            self._clerk.report(Evidence(first, second))
         self._upkeep = Upkeep(disk, rules.window, self.epoch_changes, lambda first: post(Pruned(first)), threads, writing)
 
     # ----------------------------------------------------------------------------------------------------------- running
@@ -232,11 +234,11 @@ class Channel:
         return found
 
     def _is_level(self) -> bool:
-        """Whether this node knows the present state: it has what the others say they have."""
+        """Whether this node knows the present state: it has what at least one honest validator says it has (a liar may say anything)."""
         status = self._driver.replica.status(self.clock.monotonic_ms())
-        heights = status.peer_heights.values()
+        heights = sorted(status.peer_heights.values(), reverse=True)
         weak = self._driver.replica.committee.quorums.weak
-        return len(heights) >= weak and status.executed + LEVEL_BLOCKS >= max(heights)
+        return len(heights) >= weak and status.executed + LEVEL_BLOCKS >= heights[weak - 1]
 
     # ------------------------------------------------------------------------------------------- for the door (PeerUser)
 
