@@ -95,8 +95,9 @@ class ChannelReports:
         return found
 
     def is_level(self) -> bool:
-        """Whether this node knows the present state: it has what the others say they have."""
+        """Whether this node knows the present state: it has what at least one honest validator says it has (a liar may say anything)."""
         status = self._replica.status(self.clock.monotonic_ms())
-        heights = status.peer_heights.values()
+        members = self._replica.committee.validators.names
+        heights = sorted((height for name, height in status.peer_heights.items() if name in members), reverse=True)
         weak = self._replica.committee.quorums.weak
-        return len(heights) >= weak and status.executed + LEVEL_BLOCKS >= max(heights)
+        return len(heights) >= weak and status.executed + LEVEL_BLOCKS >= heights[weak - 1]
