@@ -13,12 +13,23 @@ import pytest
 
 from consensus.block import Certificate, CertifiedBlock
 from consensus.codec import encode
-from consensus.effects import Received
-from consensus.messages import BlocksMessage, FetchBlocks, FetchChunk, FetchSnapshot, Kind, Message, SnapshotMessage, StatusMessage
-from consensus.messages import StatusBody, Vote, body_digest, sign_vote
-from tests.consensus.plain_ledger import set_batch
+from consensus.effects import Received, ServeBlocks
+from consensus.messages import (
+    BlocksMessage,
+    FetchBlocks,
+    FetchChunk,
+    FetchSnapshot,
+    Kind,
+    Message,
+    SnapshotMessage,
+    StatusBody,
+    StatusMessage,
+    Vote,
+    body_digest,
+    sign_vote,
+)
 from tests.consensus.scenes import Chain, Lone, honest
-from tests.consensus.virtual_cluster import name
+from tests.consensus.virtual_cluster import VirtualCluster, name
 
 LIAR, OTHERS, GUEST = 0, (1, 2), 9
 FAR = 1_000_000
@@ -50,9 +61,39 @@ def tell(lone: Lone, chain: Chain, liar: int, ms: int, *, claim: int = FAR, firs
     return False
 
 
+def test_one_faulty_validator_of_four_stops_the_chain_for_ever() -> None:
+    """One slept through 40 blocks. Then the first validator votes no more, and serves blocks with certificates of epoch 99 only."""
+    cluster = VirtualCluster(4, seed=1)
+    cluster.start()
+    asleep = cluster.hosts[3]
+    asleep.crash()
+    wanted = [b"request %d" % index for index in range(40)]
+    for batch in wanted:
+        cluster.submit(batch)
+    assert cluster.run(30_000, lambda: all(host.disk.height == 40 for host in cluster.hosts[:3]))
+
+    def faulty(sender: int, _: int, message: Message) -> Message | None:
+        if sender != 0 or isinstance(message, StatusMessage):
+            return message
+        if isinstance(message, BlocksMessage):
+            return BlocksMessage(tuple(msgspec.structs.replace(one, certificate=of_epoch_99(one.certificate)) for one in message.blocks))
+        return None
+
+    cluster.intercept = faulty
+    asleep.start()
+    cluster.submit(b"waits", range(1, 4))
+    assert cluster.run(300_000, lambda: all(host.disk.ledger.has(b"waits") for host in cluster.hosts[1:])), (
+        f"three honest validators of four, after five minutes at {[host.disk.height for host in cluster.hosts]}"
+    )
+
+
+def of_epoch_99(certificate: Certificate) -> Certificate:
+    return msgspec.structs.replace(certificate, epoch=99)
+
+
 @pytest.mark.parametrize("liar", [LIAR])
 def test_blocks_of_an_epoch_that_does_not_exist_are_asked_for_for_ever(liar: int) -> None:
-    """``on_blocks`` leaves its loop at an unknown epoch: no failure is counted, nobody rests, so the first by name is asked again and again."""
+    """``on_blocks`` leaves its loop at an unknown epoch: no failure is counted, nobody rests, so the first by name is asked for ever."""
     chain = chain_to(20)
 
     def answer(to: int, message: Message) -> Sequence[Message]:
@@ -68,9 +109,9 @@ def test_blocks_of_an_epoch_that_does_not_exist_are_asked_for_for_ever(liar: int
 
 @pytest.mark.parametrize("liar", [LIAR, GUEST])
 def test_a_replica_that_lacks_one_block_is_frozen_by_an_offer_that_nobody_needs(liar: int) -> None:
-    """It asked for a snapshot far above, since the liar claims to be there. It takes one of the next height, and executes nothing meanwhile.
+    """It asked for a snapshot far above, since the liar claims to be there. It takes one of the next height, and executes nothing.
 
-    The liar sends a chunk every 3.9 s, none of which counts as late: with 2000 chunks that is two hours. Then it begins again.
+    The liar sends a chunk every 3.5 s, none of which counts as late: with 2000 chunks that is two hours. Then it begins again.
     """
     chain, shown = chain_to(20), chain_to(20, snapshot_every=20)
     lone = Lone(3, gap=64)
@@ -136,7 +177,7 @@ def test_who_claims_blocks_that_all_others_pruned_and_answers_with_an_unknown_ep
 
 
 def test_a_trickle_of_one_good_block_at_a_time_holds_the_whole_range() -> None:
-    """It answers just before its time is up, with one block of 32, every time: half a block per second, while three others have them all."""
+    """It answers just before its time is up, with one block of 32, every time: half a block per second, though others have them all."""
     chain = chain_to(200)
     lone, held = Lone(3), list[tuple[int, FetchBlocks]]()
 
@@ -155,3 +196,35 @@ def test_a_trickle_of_one_good_block_at_a_time_holds_the_whole_range() -> None:
             held.remove((due_ms, message))
             lone.host.step(Received(name(LIAR), BlocksMessage(chain.blocks(message.first, message.first))))
     assert lone.status.certified == 200, f"after a minute at {lone.status.certified} of 200"
+
+
+@pytest.mark.parametrize("way", ["blocks", "snapshot"])
+def test_a_result_that_differs_from_the_certified_one_is_never_overwritten_in_silence(way: str) -> None:
+    """Its own block 20 is another one than everybody's (a broken disk). With blocks it notices; if the others pruned them,
+    a snapshot hides it."""
+    chain, own = chain_to(45, snapshot_every=40), chain_to(19)
+    own.extend(b"what nobody else executed")
+    del own.disk.certificates[20]
+    lone = Lone(3, disk=own.disk)
+    first = 41 if way == "snapshot" else 1
+
+    def answer(to: int, message: Message) -> Sequence[Message]:
+        return () if isinstance(message, FetchBlocks) and message.first < first else honest(chain)(to, message)
+
+    lone.answer = answer
+    with pytest.raises(AssertionError, match="diverged"):  # the virtual host says so loudly
+        tell(lone, chain, 1, 20_000, claim=45, first=first, honest_first=first)
+
+
+def test_what_one_peer_may_ask_for_at_once_is_bounded() -> None:
+    """64 bytes make the node read, encode and queue up to 8 MiB, in the event loop that also counts votes. Guests may ask as well."""
+    chain = chain_to(40)
+    lone = Lone(3)
+    lone.take(chain, peer=1)
+    served = [
+        effect
+        for _ in range(1_000)
+        for effect in lone.replica.step(Received(name(GUEST), FetchBlocks(1, 32)), lone.cluster.now_ms)
+        if isinstance(effect, ServeBlocks)
+    ]
+    assert len(served) <= 100, f"{len(served)} times the same 32 blocks for one peer, in one moment"
