@@ -159,6 +159,7 @@ class ReplicaState:
         committee: of the present epoch, that of block ``certified`` + 1.
         first: lowest height that the host can serve a block of.
         log: id of this replica's vote log: it has a seat only in epochs that name it.
+        logged: votes of later epochs that the log held at the start.
         transfer: the snapshot that is being fetched.
         refused_snapshots: heights of the last ones that the host could not take.
         view: current view, or the one that is being entered while ``changing``.
@@ -184,6 +185,7 @@ class ReplicaState:
     epochs: list[ValidatorSet]
     committee: Committee
     log: bytes = b""
+    logged: list[LogRecord] = field(default_factory=list)
     first: int = 1
     transfer: Transfer | None = None
     refused_snapshots: list[int] = field(default_factory=list)

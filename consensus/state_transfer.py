@@ -11,9 +11,9 @@ snapshot, and the sequence numbers below are never voted on again.
 from __future__ import annotations
 
 from consensus.block import Header, decode_header
-from consensus.checkpoint import truncate
+from consensus.checkpoint import certify, truncate
 from consensus.committee import committee_of
-from consensus.effects import AdoptSnapshot, Certified, ServeChunk, ServeSnapshot, StageChunk, StageSnapshot
+from consensus.effects import AdoptSnapshot, Certified, KeepProofs, ServeChunk, ServeSnapshot, StageChunk, StageSnapshot
 from consensus.epochs import enter_epoch, watch_boundary
 from consensus.errors import DecodeError, InvariantViolation, PeerFault, Suspicion
 from consensus.messages import ChunkMessage, FetchChunk, FetchSnapshot, SnapshotMessage, ValidatorSet
@@ -54,7 +54,7 @@ def _ask_for_offers(turn: Turn) -> None:
     for name, peer in candidates.items():
         if peer.offer_failures == fewest and peer.offer_deadline_ms is None:
             peer.offer_deadline_ms = turn.now_ms + OFFER_TIMEOUT_MS
-            turn.send(name, FetchSnapshot(state.executed + (gap // 2 + 1 if can_serve else 1)))
+            turn.send(name, FetchSnapshot(state.executed + gap // 2 + 1 if can_serve else wanted))
 
 
 def on_fetch_snapshot(turn: Turn, peer: str, message: FetchSnapshot) -> None:
@@ -87,15 +87,37 @@ def on_snapshot(turn: Turn, peer_name: str, message: SnapshotMessage) -> None:
         peer.offer_failures += 1
         raise PeerFault(peer_name, Suspicion.BAD_SNAPSHOT, str(error)) from error
     transfer = state.transfer
+    if header.height in state.own_headers:
+        _take_certificate(turn, header, manifest)
     if header.height <= max(state.executed, state.submitted) or header.height in state.refused_snapshots:
         return
     if transfer is None:
         state.transfer = transfer = Transfer(header.height, manifest, [peer_name], epochs)
         turn.emit(StageSnapshot(header.height))
-    elif transfer.height == header.height and transfer.manifest.chunks == manifest.chunks and peer_name not in transfer.holders:
+    elif transfer.height == header.height and _cut(transfer.manifest) == _cut(manifest) and peer_name not in transfer.holders:
         transfer.holders.append(peer_name)
     if not transfer.adopting:
         _ask_for_chunks(turn, transfer)
+
+
+def _cut(manifest: SnapshotManifest) -> list[bytes]:
+    """Return what the chunks of a snapshot must hash to (their other numbers are hints)."""
+    return [mark.hash for mark in manifest.chunks]
+
+
+def _take_certificate(turn: Turn, header: Header, manifest: SnapshotManifest) -> None:
+    """Go on from a block that was executed here, although the certificates before it cannot be had any more: all others pruned them.
+
+    That happens when certificates were lost with the power. Blocks below this one can not be served any more.
+    """
+    state = turn.state
+    state.certified = header.height - 1
+    validators = set_at(state.epochs, header.height)
+    if validators.epoch != turn.committee.epoch:
+        enter_epoch(turn, validators)
+    turn.emit(KeepProofs(manifest.epochs))
+    state.first = header.height
+    certify(turn, manifest.certificate)
 
 
 def checked_manifest(turn: Turn, manifest: SnapshotManifest) -> tuple[Header, tuple[ValidatorSet, ...]]:
