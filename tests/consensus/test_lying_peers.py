@@ -143,6 +143,18 @@ def test_a_manifest_that_is_not_what_it_claims_to_be(lie: str) -> None:
     assert lone.host.disk.changes == CHAIN.disk.changes
 
 
+def test_what_is_known_must_be_proven_too() -> None:
+    """It has executed both announcements and knows all sets; the proofs are for those whom it will have to convince."""
+    lone, early = Lone(FOLLOWER, gap=GAP), chain_with_snapshot(AT)
+    lone.take(early, 5, peer=LIAR)
+    assert len(lone.replica.epochs) == 3 and not lone.host.disk.changes
+    forged = [SnapshotMessage(altered(epochs=()))]
+    lone.answer = without_blocks(lies_by(lambda to, message: forged if isinstance(message, FetchSnapshot) else HONEST(to, message)))
+    assert catch_up(lone)
+    assert lone.faults == [(name(LIAR), Suspicion.BAD_SNAPSHOT)]
+    assert lone.host.disk.changes == CHAIN.disk.changes
+
+
 @pytest.mark.parametrize("lie", chunk_lies())
 def test_a_chunk_that_is_not_the_certified_one(lie: str) -> None:
     lone = Lone(FOLLOWER, gap=GAP)
