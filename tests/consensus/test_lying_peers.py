@@ -232,6 +232,17 @@ def test_blocks_that_are_not_those_that_were_asked_for(lie: str) -> None:
     assert len(lone.faults) < 60, "it was left in peace for a while after each"
 
 
+@pytest.mark.parametrize("lie", ["nothing", "rubbish under a real certificate", "a forged certificate"])
+def test_a_lie_is_not_asked_for_as_fast_as_it_can_be_told(lie: str) -> None:
+    """Nobody else is there to ask. Each lie costs work and a line in the log, so who told one is left alone for a while."""
+    lone = Lone(FOLLOWER)
+    lone.answer = lies_by(lambda to, message: block_lies()[lie](message) if isinstance(message, FetchBlocks) else ())
+    for _ in range(80):
+        lone.host.step(Received(name(LIAR), CHAIN.status(CHAIN.epochs[-1].names.index(name(LIAR)))))
+        lone.wait(250)
+    assert 4 <= len(lone.say(FetchBlocks)) <= (170 if lie == "nothing" else 25), "in twenty seconds"
+
+
 @pytest.mark.parametrize("lie", ["nothing", "silence", "rubbish under a real certificate", "a forged certificate"])
 def test_who_claims_to_have_blocks_that_all_others_pruned(lie: str) -> None:
     """Its word alone must not keep the replica from asking for a snapshot."""
