@@ -155,12 +155,12 @@ def test_a_snapshot_carries_the_proofs_with_it(chain: Path, tmp_path: Path, gene
     store.close()
     good, bare = SnapshotFile(tmp_path / "good.snapshot"), SnapshotFile(tmp_path / "bare.snapshot")
     with pytest.raises(InputError, match="snapshot: certificate"):
-        verify_snapshot(genesis.validator_set, bare.manifest)
+        verify_snapshot((genesis.validator_set,), bare.manifest)
     (tmp_path / "other").mkdir()
     shutil.copytree(chain / "votes", tmp_path / "other" / "votes")
     store = ChannelStore.open(tmp_path / "other" / "blocks")
     start_store(genesis, store)
-    adopt_snapshot_file(store, good, verify_snapshot(genesis.validator_set, good.manifest), lambda done, total: None)
+    adopt_snapshot_file(store, good, verify_snapshot((genesis.validator_set,), good.manifest)[0], lambda done, total: None)
     assert store.epoch_changes() == proofs
     store.close()
     assert audit(tmp_path / "other", genesis).faults == ()
