@@ -111,6 +111,9 @@ async def test_a_key_is_rotated_without_a_pause_and_the_old_one_is_of_no_use_the
         cluster.start(2)
         await cluster.pay(client, 5, 2)
         await cluster.level(3)
+    for index in (0, 2):
+        report = audit(cluster.channel_folder(index), cluster.genesis)
+        assert report.ok, report.faults
 
 
 async def test_a_node_without_a_key_may_follow_unless_it_is_a_validator(tmp_path: Path) -> None:
