@@ -47,10 +47,10 @@ def test_a_new_validator_has_all_that_a_node_needs(home: Path) -> None:
 
 
 def test_a_follower_has_no_key(home: Path) -> None:
-    folder, key = make_node(home, NewNode("watcher", "10.0.0.9", 9009, 8009, http_host="0.0.0.0", listen_host="0.0.0.0", follows=True))  # noqa: S104
+    folder, key = make_node(home, NewNode("watcher", "10.0.0.9", 9009, 8009, http_host="0.0.0.0", listen_host="0.0.0.0", follows=True))
     config = read_config(folder)
     assert (key, config.validator_keys, config.mqtt) == (b"", (), None)
-    assert (config.listen.host, config.http.host) == ("0.0.0.0", "0.0.0.0")  # noqa: S104
+    assert (config.listen.host, config.http.host) == ("0.0.0.0", "0.0.0.0")
     with pytest.raises(InputError, match="only follows"):
         make_next_key(folder)
 
