@@ -11,16 +11,16 @@ below are never voted on again.
 
 from __future__ import annotations
 
-from consensus.block import Header, decode_header
+from consensus.block import Header
 from consensus.checkpoint import certify, truncate
 from consensus.committee import committee_of
 from consensus.effects import AdoptSnapshot, Certified, KeepProofs, ServeChunk, ServeSnapshot, StageChunk, StageSnapshot
 from consensus.epochs import enter_epoch, watch_boundary
-from consensus.errors import DecodeError, InvariantViolation, PeerFault, Suspicion
+from consensus.errors import DecodeError, InputError, InvariantViolation, PeerFault, Suspicion
 from consensus.messages import ChunkMessage, FetchChunk, FetchSnapshot, SnapshotMessage, ValidatorSet
-from consensus.snapshot import SnapshotManifest, chunk_objection, decode_chunk, decode_manifest, manifest_objection
+from consensus.snapshot import SnapshotManifest, chunk_objection, decode_chunk, decode_manifest, verify_snapshot
 from consensus.state import Peer, Transfer, Turn
-from consensus.validators import decode_epoch_change, follow, set_at
+from consensus.validators import set_at
 
 OFFER_TIMEOUT_MS = 2_000
 CHUNK_TIMEOUT_MS = 4_000
@@ -95,8 +95,8 @@ def on_snapshot(turn: Turn, peer_name: str, message: SnapshotMessage) -> None:
     peer.offer_deadline_ms = None
     try:
         manifest = decode_manifest(message.manifest)
-        header, epochs = checked_manifest(turn, manifest)
-    except DecodeError as error:
+        header, epochs = verify_snapshot(turn.state.epochs, manifest, turn.config.check)
+    except InputError as error:
         _count_failure(turn, peer)
         raise PeerFault(peer_name, Suspicion.BAD_SNAPSHOT, str(error)) from error
     if header.height < peer.offer_height:
@@ -135,31 +135,6 @@ def _take_certificate(turn: Turn, header: Header, manifest: SnapshotManifest) ->
     turn.emit(KeepProofs(manifest.epochs))
     state.first = header.height
     certify(turn, manifest.certificate)
-
-
-def checked_manifest(turn: Turn, manifest: SnapshotManifest) -> tuple[Header, tuple[ValidatorSet, ...]]:
-    """Return the certified header of a snapshot and the validator sets up to its epoch.
-
-    Raises:
-        DecodeError: says what does not fit.
-    """
-    header = decode_header(manifest.header)
-    domain = turn.state.epochs[0].domain
-    if (header.chain_id, header.channel) != (domain.chain_id, domain.channel):
-        raise DecodeError("snapshot: header", f"is of chain {header.chain_id}, channel {header.channel}")
-    epochs = follow(tuple(turn.state.epochs), manifest.epochs, turn.config.check)
-    proven = [decode_epoch_change(raw).validators.epoch for raw in manifest.epochs]
-    if proven != list(range(1, len(proven) + 1)) or len(proven) < set_at(epochs, header.height).epoch:
-        raise DecodeError("snapshot: epochs", f"proves {proven} and not all from 1 to {set_at(epochs, header.height).epoch}")
-    certificate = manifest.certificate
-    if (certificate.height, certificate.header_hash) != (header.height, header.hash):
-        raise DecodeError("snapshot: certificate", "is for another header")
-    if not set_at(epochs, header.height).certifies(certificate, turn.config.check):
-        raise DecodeError("snapshot: certificate", "is not signed by a quorum of the validators of its height")
-    reason = manifest_objection(manifest, header.state_root)
-    if reason is not None:
-        raise DecodeError("snapshot", reason)
-    return header, epochs
 
 
 def _ask_for_chunks(turn: Turn, transfer: Transfer) -> None:

@@ -13,7 +13,6 @@ from importlib.metadata import PackageNotFoundError, version
 import structlog
 
 from consensus.errors import InputError, InvariantViolation
-from contracts.genesis import Genesis
 from contracts.topics import BrokerAddress
 from node.block_store import ChannelStore
 from node.channel import Channel
@@ -58,7 +57,6 @@ async def run_node(config: NodeConfig, stop: asyncio.Event) -> None:
     """
     genesis = load_genesis(config)
     identity = Identity(config.name, tuple(read_signer(path) for path in config.validator_keys))
-    _check_keys(config, genesis, identity)
     clock: Clock = ReplayClock(config.clock_file) if config.clock_file is not None else RealClock()
     metrics = NodeMetrics()
     threads = ThreadPoolExecutor(THREADS, thread_name_prefix="worker")
@@ -70,6 +68,7 @@ async def run_node(config: NodeConfig, stop: asyncio.Event) -> None:
             match_votes(store, votes)
             disk = ChannelDisk(store, votes, shelf, config.retain_blocks, config.snapshot_every)
             channel = Channel(genesis, identity, disk, clock, threads, metrics.channel(genesis.channel))
+            _check_keys(config, identity, channel)
             await _serve(config, channel, metrics, stop)
         finally:
             shelf.close()
@@ -79,14 +78,14 @@ async def run_node(config: NodeConfig, stop: asyncio.Event) -> None:
         store.close()
 
 
-def _check_keys(config: NodeConfig, genesis: Genesis, identity: Identity) -> None:
-    """Check that a validator of genesis has some key. (Whether it is the right one, the chain says: keys change.)
+def _check_keys(config: NodeConfig, identity: Identity, channel: Channel) -> None:
+    """Check that a node that is a validator now, or soon, as far as its disk knows, has some key. (Whether the right one: keys change.)
 
     Raises:
         InputError: it has none.
     """
-    if not identity.signers and config.name in [validator.name for validator in genesis.validators]:
-        raise InputError(f"{config.path}: validator_key", f"is missing, and {config.name} is a validator of {config.genesis.name}")
+    if not identity.signers and config.name in channel.members():
+        raise InputError(f"{config.path}: validator_key", f"is missing, and {config.name} is a validator of {channel.name}")
 
 
 async def _serve(config: NodeConfig, channel: Channel, metrics: NodeMetrics, stop: asyncio.Event) -> None:
