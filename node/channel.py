@@ -18,7 +18,7 @@ from consensus.codec import encode
 from consensus.effects import EpochEntered, Event, Evidence, Fault, LogRecord, Pruned, Received
 from consensus.errors import PeerFault, Suspicion
 from consensus.mempool import Mempool
-from consensus.messages import Message
+from consensus.messages import ChunkMessage, Message
 from consensus.replica import Replica
 from consensus.snapshot import SnapshotManifest
 from consensus.transaction import Transaction, decode_transaction
@@ -128,6 +128,7 @@ class Channel(ChannelReports):
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._executor.run(), name="executor")
+                tasks.create_task(self._executor.staging.run(), name="staging")
                 tasks.create_task(self._intake.run(), name="intake")
                 tasks.create_task(self._driver.run(), name="driver")
                 tasks.create_task(self._keep_house(), name="housekeeping")
@@ -184,6 +185,8 @@ class Channel(ChannelReports):
     async def take_message(self, peer: str, message: Message) -> None:
         """Give a consensus message to the replica."""
         await self._driver.room()
+        if isinstance(message, ChunkMessage):
+            await self._executor.staging.room()
         self._driver.post(Received(peer, message))
 
     async def take_transactions(self, raws: Sequence[bytes]) -> None:
