@@ -110,9 +110,7 @@ class Channel(ChannelReports):
         self._intake = Intake(
             application, application.sender_key, store, mempool, bodies, self._arrived, clock, threads, door.share, metrics
         )
-        self._clerk = Clerk(identity, votes.id, application, clock, self._intake.submit)
-        for first, second in votes.evidence():
-            self._clerk.report(Evidence(first, second))
+        self._clerk = Clerk(identity, votes, application, clock, self._intake.submit)
         self._upkeep = Upkeep(disk, rules.window, self.epoch_changes, lambda first: post(Pruned(first)), threads, writing)
 
     # ----------------------------------------------------------------------------------------------------------- running

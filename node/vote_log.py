@@ -30,6 +30,7 @@ FORMAT = b"GridPact votes 2"
 FORMAT_KEY, ID_KEY, CUT_KEY, RECORD_PREFIX, BODIES_PREFIX = b"m/format", b"m/id", b"m/cut", b"r/", b"b/"
 EVIDENCE_PREFIX = b"e/"
 MAX_EVIDENCE = 1_000
+"""So many pairs are kept per validator and epoch: one that fills it hides no other."""
 ID_BYTES = 16
 RECORD_KEY = struct.Struct(">QQQB")
 SEQUENCE = struct.Struct(">Q")
@@ -169,9 +170,11 @@ class VoteLog:
             yield SEQUENCE.unpack_from(key, cut)[0], key[cut + SEQUENCE.size :], raws
 
     def add_evidence(self, first: Vote, second: Vote) -> bool:
-        """Keep two votes that contradict each other; False if there is proof for that place already, or too much of it."""
-        key = EVIDENCE_PREFIX + encode((first.epoch, first.sender, first.kind, first.view, first.sequence))
-        if self._database.get(key) is not None or sum(1 for _ in self._database.scan(EVIDENCE_PREFIX)) >= MAX_EVIDENCE:
+        """Keep two votes that contradict each other; False if there is proof for that place already, or too much of the same validator."""
+        place = (first.epoch, first.sender, first.kind, first.view, first.sequence)
+        key = EVIDENCE_PREFIX + encode(place)
+        offender = key[: len(EVIDENCE_PREFIX) + len(encode(place[:2]))]
+        if self._database.get(key) is not None or sum(1 for _ in self._database.scan(offender)) >= MAX_EVIDENCE:
             return False
         self._database.write([(key, encode((first, second)))], sync=True)
         return True
