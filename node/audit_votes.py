@@ -27,6 +27,7 @@ from contracts.genesis import Genesis
 from node.audit_report import Findings
 from node.key_value import Database
 from node.vote_log import (
+    BIRTH_KEY,
     BODIES_PREFIX,
     CUT_KEY,
     EVIDENCE_PREFIX,
@@ -64,7 +65,7 @@ def audit_votes(database: Database, genesis: Genesis, findings: Findings) -> Non
     if len(database.get(ID_KEY) or b"") not in (0, ID_BYTES):
         findings.add(None, "vote log", "its id is malformed")
     for key, value in database.scan(b"", fill_cache=False):
-        if key in (FORMAT_KEY, ID_KEY, CUT_KEY):
+        if key in (FORMAT_KEY, ID_KEY, CUT_KEY, BIRTH_KEY):
             continue
         try:
             if key.startswith(RECORD_PREFIX) and len(key) == len(RECORD_PREFIX) + RECORD_KEY.size:
