@@ -249,6 +249,7 @@ class Channel(ChannelReports):
         log.info("took a snapshot", height=header.height)
         self._desk.snapshot_adopted()
         self._bodies.certified(header.height, ())
+        self._upkeep.replaced()
 
     async def _persist(self, records: Sequence[LogRecord], bodies: list[tuple[int, bytes, tuple[bytes, ...]]]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._threads, self._votes.append, records, bodies)
