@@ -23,6 +23,7 @@ from consensus.effects import (
     ViewEntered,
     Waiting,
 )
+from consensus.errors import InvariantViolation
 from consensus.mempool import Mempool
 from consensus.messages import BlocksMessage, ChunkMessage, SnapshotMessage
 from consensus.replica import Replica
@@ -115,10 +116,23 @@ class ReplicaHost:
         self._desk.check(effect)
 
     def bodies_of(self, records: Sequence[LogRecord]) -> list[tuple[int, bytes, tuple[bytes, ...]]]:
-        """Return the transactions that must become durable with these records."""
-        return [
-            (record.sequence, record.batch_digest, self._bodies.raws_of(record.batch_digest)) for record in records if record.batch_digest
-        ]
+        """Return the transactions that must become durable with these records.
+
+        None are needed up to the head: a snapshot may have taken the place of a block while the answer to its proposal was under way.
+
+        Raises:
+            InvariantViolation: those of a later batch are not here any more.
+        """
+        found = []
+        head = self._store.head()
+        for record in records:
+            if record.batch_digest:
+                raws = self._bodies.raws_of(record.batch_digest)
+                if raws is not None:
+                    found.append((record.sequence, record.batch_digest, raws))
+                elif head is None or record.sequence > head.height:
+                    raise InvariantViolation(f"the transactions of the batch at {record.sequence} were given up before its block")
+        return found
 
     def certified(self, effect: Certified) -> None:
         """Store a certificate; tell subscribers that the block is final.
