@@ -129,7 +129,7 @@ def print_result(result: DrillResult) -> None:
         f"{result.submitted:,} transactions sent, {result.acknowledged:,} acknowledged, {result.committed:,} committed "
         f"in {result.blocks:,} blocks; {result.resent:,} sendings repeated.",
         f"lost {result.lost}, duplicated {result.duplicated}, forks {result.forks}, foreign {result.foreign}, "
-        + ("all nodes agree" if result.agree else "THE NODES DO NOT AGREE"),
+        + ("all nodes agree" if result.agree else "THE NODES DO NOT AGREE" if result.forks else "whether the nodes agree is not known"),
         *_left_out(result),
         *(f"VIOLATION in {failure}" for failure in result.failures),
         sep="\n",
