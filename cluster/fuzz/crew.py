@@ -31,6 +31,8 @@ SILENT_S = 60.0
 """A process that says nothing for so long hangs in a way that its own clock cannot end."""
 MAX_LINE_BYTES = 64 * 1024 * 1024
 LEAST_S = 0.5
+MAX_PROCESSES = 4
+"""A target that has killed so many processes of one job is left alone."""
 MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108 (only as the parent of a fresh folder)
 Show = Callable[[str, float, str], None]
 """Takes the target at work, the share of the whole that is done, and a note."""
@@ -127,7 +129,7 @@ class _Crew:
     async def _finish(self, job: int, number: int, target: str, seconds: float | None, inputs: int | None) -> None:
         """Work on one target until the budget is used up, with further processes when one dies."""
         attempt = 0
-        while (seconds is None or seconds >= LEAST_S) and (inputs is None or inputs > 0):
+        while attempt < MAX_PROCESSES and (seconds is None or seconds >= LEAST_S) and (inputs is None or inputs > 0):
             folder = self.folder / f"{job}-{number}-{attempt}"
             folder.mkdir()
             shift = Shift(

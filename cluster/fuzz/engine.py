@@ -46,7 +46,7 @@ class Engine:
         return [*self._first, *self._good, *self._other]
 
     def run(self, inputs: int | None, seconds: float | None, notice: Callable[[], None]) -> None:
-        """Feed first what there is, then changed inputs, until so many were fed or so much time is over.
+        """Feed what there is and changed inputs in turn, then changed ones alone, until so many were fed or so much time is over.
 
         Args:
             notice: called now and then.
@@ -58,7 +58,7 @@ class Engine:
                 notice()
                 if end_s is not None and time.monotonic() >= end_s:
                     return
-            data = next(waiting, None)
+            data = next(waiting, None) if trial.inputs % 2 == 0 else None
             self._feed(self._next() if data is None else data, known=data is not None)
 
     def _feed(self, data: bytes, *, known: bool) -> None:
