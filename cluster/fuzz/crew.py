@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -34,6 +35,7 @@ LEAST_S = 0.5
 MAX_PROCESSES = 4
 """A target that has killed so many processes of one job is left alone."""
 MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108 (only as the parent of a fresh folder)
+MEMORY_BYTES = 1 << 30
 Show = Callable[[str, float, str], None]
 """Takes the target at work, the share of the whole that is done, and a note."""
 
@@ -78,8 +80,9 @@ def chosen_engine(wanted: str) -> tuple[str, str]:
 
 
 def work_folder() -> tempfile.TemporaryDirectory[str]:
-    """Return a fresh folder, in memory where there is such a place: many targets write a lot and keep nothing."""
-    parent = MEMORY_FOLDER if os.access(MEMORY_FOLDER, os.W_OK) else None
+    """Return a fresh folder, in memory where there is room for it: many targets write a lot and keep nothing."""
+    has_room = os.access(MEMORY_FOLDER, os.W_OK) and shutil.disk_usage(MEMORY_FOLDER).free > MEMORY_BYTES
+    parent = MEMORY_FOLDER if has_room else None
     return tempfile.TemporaryDirectory(prefix="gridpact-fuzz-", dir=parent, ignore_cleanup_errors=True)
 
 

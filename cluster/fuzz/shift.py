@@ -93,6 +93,7 @@ class _Worker:
         self._tell = tell
         self._found: list[Found] = []
         self._growth = Growth()
+        self._failures = 0
         work = Path(shift.work)
         self._trial = Trial(shift.target, make, work, self._keep, shift.limit_s, shift.smaller_s)
         self._corpus_folder = Path(shift.corpus) / shift.target if shift.corpus else None
@@ -119,6 +120,8 @@ class _Worker:
 
     def _notice(self) -> None:
         now_s = time.monotonic()
+        if self._trial.failures != self._failures:
+            self._failures, self._growth = self._trial.failures, Growth()  # a new target, and what a failure holds: begin anew
         self._growth.sample()
         if now_s - self._told_s >= TELL_S:
             self._told_s = now_s

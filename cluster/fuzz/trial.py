@@ -114,33 +114,38 @@ class Trial:
         """Note a failure; go on with a new target."""
         self.failures += 1
         inputs = tuple(self.journal.inputs())
-        if not closed:
+        stateful = self.target.stateful
+        if stateful and not closed:
             with self._watch:
                 self.target.close()
         if failure.mark not in self.marks and len(self.marks) < MAX_CRASHES:
             self.marks.add(failure.mark)
             fewer = smaller(inputs, lambda tried: self._fails_alike(tried, failure), self._smaller_s)
             self._found(Crash(self.name, failure, fewer))
-        self.target = self._new_target()
+        if stateful or closed:
+            self.target = self._new_target()
         self._age = 0
         self.journal.clear()
 
     def _fails_alike(self, inputs: Sequence[bytes], failure: Failure) -> bool:
-        again = self.replay(inputs)
+        again = self.replay(inputs) if self.target.stateful else self._outcome(self.target, inputs)
         return again is not None and again.mark == failure.mark
 
     def replay(self, inputs: Sequence[bytes]) -> Failure | None:
         """Feed inputs to a new target; return how the first one fails, if one does."""
         target = self._new_target()
         try:
-            for data in inputs:
-                with self._watch as watch:
-                    target.run(data)
-                if watch.failure is not None:
-                    return watch.failure
-            with self._watch as watch:
-                target.check()
-            return watch.failure
+            return self._outcome(target, inputs)
         finally:
             with self._watch:
                 target.close()
+
+    def _outcome(self, target: Target, inputs: Sequence[bytes]) -> Failure | None:
+        for data in inputs:
+            with self._watch as watch:
+                target.run(data)
+            if watch.failure is not None:
+                return watch.failure
+        with self._watch as watch:
+            target.check()
+        return watch.failure

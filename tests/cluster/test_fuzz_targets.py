@@ -28,6 +28,8 @@ INPUTS = {
     "files": 60,
     "genesis": 1_000,
     "config": 300,
+    "cases": 500,
+    "data": 400,
     "http": 250,
     "mqtt": 250,
 }
