@@ -40,6 +40,7 @@ from node.proposals import ProposalDesk
 from node.prover import Prover
 from node.publisher import Publisher
 from node.replica_host import ReplicaHost
+from node.serving import Serving
 from node.transport import PeerLinks
 from node.upkeep import Upkeep
 
@@ -101,9 +102,10 @@ class Channel(ChannelReports):
         self._executor = Executor(
             application, store, bodies, epochs, application.sender_key, threads, writing, post, self._committed, self._replaced, metrics
         )
+        self._serving = Serving(store, disk.shelf, clock, threads, door.send_message)
         self._host = ReplicaHost(
-            store, votes, mempool, desk, bodies, application, clock, metrics, rules.view_timeout_ms, disk.shelf, self._executor.put,
-            door.send_message, self._announce, self._epoch_entered, self._accuse,
+            store, votes, mempool, desk, bodies, application, clock, metrics, rules.view_timeout_ms, self._serving, self._executor.put,
+            self._announce, self._epoch_entered, self._accuse,
         )  # fmt: skip
         self._replica = replica = Replica(replica_config(genesis, identity, disk.snapshot_every), found_on(store, votes, application))
         self._driver = Driver(replica, self._host, clock, self._persist, door.send_message, self._broadcast, metrics)
@@ -131,6 +133,7 @@ class Channel(ChannelReports):
                 tasks.create_task(self._driver.run(), name="driver")
                 tasks.create_task(self._keep_house(), name="housekeeping")
                 tasks.create_task(self._upkeep.run(), name="upkeep")
+                tasks.create_task(self._serving.run(), name="serving")
         except BaseExceptionGroup as group:
             self.stopped_because = "; ".join(str(error) for error in group.exceptions)
             raise
