@@ -2,7 +2,8 @@
 
 A copy has the content of what it is of, but no file system lets it have the same time of birth: neither ``cp -a`` nor ``rsync`` nor a
 backup can set that. It stays when the folder is moved within its file system, when owner or mode change, and when the machine starts again.
-Where no time of birth is known, the number of the inode stands in.
+The number of the inode must be the same too: two files that are made one right after the other can have the same time. Where no time of
+birth is known, that number stands alone.
 
 An image of a whole disk (of a virtual machine, say) that is put back looks the same as before. Nothing on the disk can tell that.
 """
@@ -46,7 +47,7 @@ def is_born(mark: Path, birth: bytes) -> bool:
         return False
     laid, found = _BIRTH.unpack(birth), _BIRTH.unpack(birth_of(mark))
     both_have_times = any(laid[:2]) and any(found[:2])
-    return laid[:2] == found[:2] if both_have_times else laid[2] == found[2]
+    return laid[2] == found[2] and (laid[:2] == found[:2] or not both_have_times)
 
 
 def birth_of(path: Path) -> bytes:
