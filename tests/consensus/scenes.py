@@ -93,7 +93,7 @@ class Chain:
     def status(self, sender: int, *, first: int = 1, certified: int | None = None, certificate: Certificate | None = None) -> StatusMessage:
         """What a validator of the epoch that the chain is in says about itself."""
         certified = self.height if certified is None else certified
-        certificate = certificate or self.disk.certificates.get(self.height)
+        certificate = certificate or self.disk.certificates.get(certified)
         body = StatusBody(0, False, certified, certified, first, certificate)
         validators = set_at(self.epochs, self.height + 1)
         vote = sign_vote(self.signer(validators, sender), validators.domain, Kind.STATUS, 0, 0, body_digest(body), sender)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from consensus.block import CertifiedBlock, batch_digest
+from consensus.block import Certificate, CertifiedBlock, batch_digest
 from consensus.effects import Propose, Received
 from consensus.errors import InvariantViolation, Suspicion
 from consensus.messages import (
@@ -200,9 +200,10 @@ def test_somebody_elses_status_over_my_link_is_my_fault(index: int) -> None:
     ],
 )
 def test_a_status_is_checked_as_far_as_its_epoch_is_known(sender: int, key: int, epoch: int, code: Suspicion | None) -> None:
-    lone = Lone(FOLLOWER)
+    lone, chain = Lone(FOLLOWER), Chain()
+    chain.extend_to(5)
     domain = Domain(DOMAIN.chain_id, DOMAIN.channel, epoch)
-    lone.hear(1, status_of(sender, key, domain, StatusBody(0, False, 5, 5, 1, None)))
+    lone.hear(1, status_of(sender, key, domain, StatusBody(0, False, 5, 5, 1, chain.disk.certificates[5])))
     assert lone.faults == ([] if code is None else [(name(1), code)])
     assert bool(lone.status.peer_heights) == (code is None)
 
@@ -217,14 +218,32 @@ def test_a_status_with_another_body_or_of_another_kind_is_refused() -> None:
     assert not lone.status.peer_heights
 
 
+@pytest.mark.parametrize("lie", ["no certificate", "of another height", "one vote too few", "of another block"])
+def test_a_height_that_is_not_shown_is_not_believed(lie: str) -> None:
+    lone, chain = Lone(FOLLOWER), Chain()
+    chain.extend_to(5)
+    good = chain.disk.certificates[5]
+    shown = {
+        "no certificate": None,
+        "of another height": chain.disk.certificates[4],
+        "one vote too few": chain.certificate(5, good.header_hash, votes=2),
+        "of another block": Certificate(0, 5, bytes(32), good.votes),
+    }[lie]
+    lone.hear(1, status_of(1, 1, DOMAIN, StatusBody(0, False, 5, 5, 1, shown)))
+    assert lone.faults == [(name(1), Suspicion.BAD_CERTIFICATE)]
+    assert not lone.say(FetchBlocks)
+    lone.hear(1, status_of(1, 1, DOMAIN, StatusBody(0, False, 5, 5, 1, good)))
+    assert lone.say(FetchBlocks)
+
+
 def test_a_thousand_strangers_do_not_fill_the_memory() -> None:
     lone = Lone(FOLLOWER)
-    unknown = Domain(DOMAIN.chain_id, DOMAIN.channel, 9)
+    unknown, body = Domain(DOMAIN.chain_id, DOMAIN.channel, 9), StatusBody(0, False, 9, 9, 1, Certificate(9, 9, bytes(32), ()))
     for index in range(1_000):
-        lone.replica.step(Received(f"stranger {index}", status_of(index, 1, unknown, StatusBody(0, False, 9, 9, 1, None))), 0)
+        lone.replica.step(Received(f"stranger {index}", status_of(index, 1, unknown, body)), 0)
     assert len(lone.status.peer_heights) <= 256
-    lone.hear(1, status_of(1, 1, DOMAIN, StatusBody(0, False, 9, 9, 1, None)))
-    assert lone.status.peer_heights[name(1)] == 9, "and a validator is still heard"
+    lone.hear(1, status_of(1, 1, DOMAIN, StatusBody(0, False, 0, 0, 1, None)))
+    assert lone.status.peer_heights[name(1)] == 0, "and a validator is still heard"
 
 
 def test_a_follower_does_not_ask_the_same_peer_again_and_again_at_once() -> None:
