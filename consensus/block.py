@@ -42,7 +42,8 @@ class Batch(Wire, frozen=True):
 class Header(Wire, frozen=True):
     """What the certificate of a block covers: order and results.
 
-    ``next_validators`` is the digest of the validator set that certifies the next block. The counts bind the sizes of the two trees: without them a proof could claim another size and pass one leaf off for another.
+    ``next_validators`` is the digest of the validator set that certifies the next block. The counts bind the sizes of the two trees:
+    without them a proof could claim another size and pass one leaf off for another.
     """
 
     version: int

@@ -8,11 +8,13 @@ certificate before it is adopted, so any peer will do.
 | --- | --- |
 | is in an earlier view, or waits for the new-view of this one | the new-view (or the view-change, while this replica waits too) |
 | stands still in this view for two statuses | the pre-prepares, prepares, commits and checkpoint votes that this replica has |
-| lacks certificates | asks for blocks itself |
+| lacks certificates | asks for blocks itself, or for a snapshot if it is far behind (:mod:`consensus.state_transfer`) |
 """
 
 from __future__ import annotations
 
+from consensus import state_transfer
+from consensus.block import Certificate
 from consensus.checkpoint import certify
 from consensus.effects import Adopt, ServeBlocks
 from consensus.errors import InvariantViolation, PeerFault, Suspicion
@@ -32,35 +34,38 @@ from consensus.state import Peer, Turn
 BLOCKS_PER_FETCH = 32
 FETCH_TIMEOUT_MS = 2_000
 MAX_FETCHED = 256
+MAX_PEERS = 256
 
 
 def send_status(turn: Turn) -> None:
-    """Tell everybody where this replica stands, and ask again for what is still missing."""
+    """Tell everybody where this replica stands (if it has a seat), and ask again for what is still missing."""
     state = turn.state
-    body = StatusBody(state.view, state.changing, state.executed, state.certified)
-    turn.broadcast(StatusMessage(turn.sign(Kind.STATUS, state.view, 0, body_digest(body)), body))
     state.next_status_ms = turn.now_ms + turn.config.status_interval_ms
+    if turn.may_vote:
+        body = StatusBody(state.view, state.changing, state.executed, state.certified, state.first, state.certificate)
+        turn.broadcast(StatusMessage(turn.sign(Kind.STATUS, state.view, 0, body_digest(body)), body), everybody=True)
     for digest in state.missing:
         turn.broadcast(FetchBatch(digest))
     stands = (state.executed, state.certified)
     if state.stuck_at == stands:
         fetch_blocks(turn, stuck=True)
     state.stuck_at = stands
+    state_transfer.go_on(turn)
 
 
-def on_status(turn: Turn, message: StatusMessage) -> None:
+def on_status(turn: Turn, peer_name: str, message: StatusMessage) -> None:
     """Note where a peer stands; send it what it lacks if it stands still.
 
+    A status of an epoch that is not known here yet cannot be checked. It is taken as a hint where blocks are, like any other.
+
     Raises:
-        PeerFault: bad signature, or a body that was not signed.
+        PeerFault: bad signature, somebody else's, or a body that was not signed.
     """
     vote, body, state = message.vote, message.body, turn.state
-    if vote.sender == turn.me:
+    _require_own_words(turn, peer_name, message)
+    if peer_name not in state.peers and len(state.peers) >= MAX_PEERS:
         return
-    turn.require(vote, Kind.STATUS)
-    if body_digest(body) != vote.digest or body.view != vote.view:
-        raise PeerFault(vote.sender, Suspicion.DIGEST_MISMATCH, "status")
-    peer = state.peers.setdefault(vote.sender, Peer())
+    peer = state.peers.setdefault(peer_name, Peer())
     stands_still = peer.heard_ms is not None and (peer.view, peer.executed, peer.certified) == (
         body.view,
         body.executed,
@@ -68,15 +73,49 @@ def on_status(turn: Turn, message: StatusMessage) -> None:
     )
     peer.still = peer.still + 1 if stands_still else 0
     peer.view, peer.changing, peer.executed, peer.certified = body.view, body.changing, body.executed, body.certified
-    peer.heard_ms = turn.now_ms
-    _send_views(turn, vote.sender, body)
-    if peer.still % 2 == 1:
-        _send_votes(turn, vote.sender, body)
-    if body.certified > max(state.executed, state.certified) + turn.config.window // 2:
+    peer.first, peer.heard_ms = body.first, turn.now_ms
+    is_colleague = turn.may_vote and vote.epoch == turn.committee.epoch
+    if is_colleague:
+        _send_views(turn, peer_name, body)
+        if peer.still % 2 == 1:
+            _send_votes(turn, peer_name, body)
+    _take_certificate(turn, body.certificate)
+    slack = turn.config.window // 2 if is_colleague else 0
+    if body.certified > max(state.executed, state.certified) + slack:
         fetch_blocks(turn)
+        state_transfer.go_on(turn)
 
 
-def _send_views(turn: Turn, peer: int, body: StatusBody) -> None:
+def _require_own_words(turn: Turn, peer_name: str, message: StatusMessage) -> None:
+    """Check that a status was signed by the node whose link brought it, as far as its epoch is known.
+
+    Raises:
+        PeerFault: it was not.
+    """
+    vote = message.vote
+    validators = next((one for one in turn.state.epochs if one.epoch == vote.epoch), None)
+    if validators is None:
+        return
+    if vote.kind != Kind.STATUS:
+        raise PeerFault(peer_name, Suspicion.WRONG_KIND, f"kind {vote.kind} as a status")
+    if not 0 <= vote.sender < len(validators.names) or validators.names[vote.sender] != peer_name:
+        raise PeerFault(peer_name, Suspicion.NOT_A_VALIDATOR, f"status of validator {vote.sender}")
+    if not validators.checks(vote, turn.config.check):
+        raise PeerFault(peer_name, Suspicion.BAD_SIGNATURE, "status")
+    if body_digest(message.body) != vote.digest or message.body.view != vote.view:
+        raise PeerFault(peer_name, Suspicion.DIGEST_MISMATCH, "status")
+
+
+def _take_certificate(turn: Turn, certificate: Certificate | None) -> None:
+    """Take the certificate of a block that was executed here and stands still for want of it."""
+    state = turn.state
+    if certificate is None or not state.certified < certificate.height <= state.executed:
+        return
+    if state.stuck_at == (state.executed, state.certified) and turn.certifies(certificate):
+        certify(turn, certificate)
+
+
+def _send_views(turn: Turn, peer: str, body: StatusBody) -> None:
     """Help a peer into this replica's view."""
     state = turn.state
     behind = body.view < state.view or (body.view == state.view and body.changing)
@@ -88,7 +127,7 @@ def _send_views(turn: Turn, peer: int, body: StatusBody) -> None:
         turn.send(peer, state.new_view)
 
 
-def _send_votes(turn: Turn, peer: int, body: StatusBody) -> None:
+def _send_votes(turn: Turn, peer: str, body: StatusBody) -> None:
     """Send again what this replica said about the sequences that a peer is stuck on."""
     state = turn.state
     if body.view == state.view and not body.changing and not state.changing:
@@ -114,6 +153,8 @@ def fetch_blocks(turn: Turn, *, stuck: bool = False) -> None:
         stuck: nothing moved since the last status, so even a block that is being executed is asked for: its bodies may not be had.
     """
     state = turn.state
+    if state.transfer is not None:
+        return
     first = state.certified + 1
     while first in state.fetched or (not stuck and _is_under_way(turn, first)):
         first += 1
@@ -121,16 +162,16 @@ def fetch_blocks(turn: Turn, *, stuck: bool = False) -> None:
         if peer.fetch_deadline_ms is not None and turn.now_ms >= peer.fetch_deadline_ms:
             peer.fetch_deadline_ms = None
             peer.fetch_failures += 1
-    for index in sorted(state.peers, key=lambda index: (state.peers[index].fetch_failures, index)):
-        peer = state.peers[index]
+    for name in sorted(state.peers, key=lambda name: (state.peers[name].fetch_failures, name)):
+        peer = state.peers[name]
         if peer.fetch_deadline_ms is not None:
             first = max(first, peer.fetch_last + 1)
             continue
-        if peer.certified < first or first > state.certified + MAX_FETCHED:
+        if not peer.first <= first <= peer.certified or first > state.certified + MAX_FETCHED:
             continue
         peer.fetch_first, peer.fetch_last = first, min(peer.certified, first + BLOCKS_PER_FETCH - 1)
         peer.fetch_deadline_ms = turn.now_ms + FETCH_TIMEOUT_MS
-        turn.send(index, FetchBlocks(peer.fetch_first, peer.fetch_last))
+        turn.send(name, FetchBlocks(peer.fetch_first, peer.fetch_last))
         first = peer.fetch_last + 1
 
 
@@ -140,22 +181,22 @@ def _is_under_way(turn: Turn, height: int) -> bool:
     return height <= state.submitted and (height in state.held or (state.adopting is not None and height == state.executed + 1))
 
 
-def on_fetch_blocks(turn: Turn, peer: int, message: FetchBlocks) -> None:
+def on_fetch_blocks(turn: Turn, peer: str, message: FetchBlocks) -> None:
     """Let the host answer from its store."""
     last = min(message.last, turn.state.certified, message.first + BLOCKS_PER_FETCH - 1)
     if 1 <= message.first <= last:
         turn.emit(ServeBlocks(peer, message.first, last))
 
 
-def on_blocks(turn: Turn, peer: int, message: BlocksMessage) -> None:
+def on_blocks(turn: Turn, peer: str, message: BlocksMessage) -> None:
     """Take certified blocks of this replica's future; certificates are checked before anything else is done with them.
 
     Raises:
         PeerFault: a certificate does not check.
     """
     state = turn.state
-    known = state.peers.setdefault(peer, Peer())
-    if known.fetch_deadline_ms is None:
+    known = state.peers.get(peer)
+    if known is None or known.fetch_deadline_ms is None:
         return
     known.fetch_deadline_ms = None
     if not message.blocks or message.blocks[0].certificate.height != known.fetch_first:
@@ -169,7 +210,9 @@ def on_blocks(turn: Turn, peer: int, message: BlocksMessage) -> None:
             or not state.certified < height <= state.certified + MAX_FETCHED
         ):
             continue
-        if not turn.config.validators.certifies(block.certificate):
+        if not turn.knows_epoch(block.certificate.epoch):
+            break
+        if not turn.certifies(block.certificate):
             raise PeerFault(peer, Suspicion.BAD_CERTIFICATE, f"block {height}")
         taken = True
         if height <= state.executed:
@@ -190,7 +233,7 @@ def adopt_fetched(turn: Turn) -> None:
     following = state.executed + 1
     for height in [height for height in state.fetched if height < following]:
         certify(turn, state.fetched.pop(height)[0].certificate)
-    if state.adopting is None and following in state.fetched:
+    if state.adopting is None and state.transfer is None and following in state.fetched:
         state.adopting = state.fetched.pop(following)
         state.submitted = max(state.submitted, following)
         turn.emit(Adopt(following, state.adopting[0]))

@@ -11,18 +11,24 @@ from typing import Any
 
 from consensus.block import Certificate
 from consensus.effects import Certified, Diverged
+from consensus.epochs import announce, enter_epoch
 from consensus.errors import InvariantViolation
-from consensus.messages import Kind, Vote, VoteMessage, make_certificate
+from consensus.messages import Kind, ValidatorSet, Vote, VoteMessage, make_certificate
 from consensus.ordering import execute_decided
 from consensus.state import Turn
 
 
-def on_executed(turn: Turn, sequence: int, header_hash: bytes) -> None:
-    """The host made block ``sequence`` durable: sign its header, unless its certificate is already here."""
+def on_executed(turn: Turn, sequence: int, header_hash: bytes, announced: tuple[ValidatorSet, ...] = ()) -> None:
+    """The host made block ``sequence`` durable: sign its header, unless its certificate is already here.
+
+    Args:
+        announced: validator sets that the block announced.
+    """
     state = turn.state
     if sequence != state.executed + 1 or sequence > state.submitted:
         raise InvariantViolation(f"block {sequence} executed after block {state.executed}")
     state.executed = sequence
+    announce(turn, announced)
     state.own_headers[sequence] = header_hash
     held = state.held.pop(sequence, None)
     if state.adopting is not None:
@@ -35,11 +41,13 @@ def on_executed(turn: Turn, sequence: int, header_hash: bytes) -> None:
 
 
 def sign_header(turn: Turn, sequence: int) -> None:
-    """Sign, log and broadcast the checkpoint vote on an own block."""
+    """Sign, log and broadcast the checkpoint vote on an own block, if this replica has a seat in the block's epoch."""
     state = turn.state
+    if not turn.may_vote or sequence > turn.end_of_epoch:
+        return
     vote = turn.sign(Kind.CHECKPOINT, 0, sequence, state.own_headers[sequence])
     state.own_checkpoints[sequence] = vote
-    state.checkpoints.setdefault(sequence, {})[turn.me] = vote
+    state.checkpoints.setdefault(sequence, {})[vote.sender] = vote
     turn.persist(Kind.CHECKPOINT, sequence, 0, VoteMessage(vote))
     turn.broadcast(VoteMessage(vote))
 
@@ -50,7 +58,7 @@ def on_checkpoint(turn: Turn, vote: Vote) -> None:
     Raises:
         PeerFault: bad signature.
     """
-    if not turn.may_certify(vote.sequence):
+    if vote.epoch != turn.committee.epoch or not turn.may_certify(vote.sequence):
         return
     known = turn.state.checkpoints.get(vote.sequence, {}).get(vote.sender)
     if known == vote:
@@ -64,7 +72,7 @@ def on_checkpoint(turn: Turn, vote: Vote) -> None:
 
 def _try_certificate(turn: Turn, sequence: int) -> None:
     votes = turn.state.checkpoints.get(sequence, {})
-    quorum = turn.config.quorums.quorum
+    quorum = turn.quorums.quorum
     if len(votes) < quorum or sequence <= turn.state.certified:
         return
     by_digest: dict[bytes, list[Vote]] = {}
@@ -72,7 +80,7 @@ def _try_certificate(turn: Turn, sequence: int) -> None:
         by_digest.setdefault(votes[sender].digest, []).append(votes[sender])
     for matching in by_digest.values():
         if len(matching) >= quorum:
-            certify(turn, make_certificate(turn.config.validators.domain.epoch, tuple(matching[:quorum])))
+            certify(turn, make_certificate(tuple(matching[:quorum])))
             return
 
 
@@ -99,13 +107,17 @@ def certify(turn: Turn, certificate: Certificate) -> None:
             return
         state.certified, state.certificate = following.height, following
         state.last_progress_ms, state.failed_views = turn.now_ms, 0
-        turn.emit(Certified(following, following.height, state.view))
+        change = turn.next_set
+        is_last = change is not None and following.height == change.first_height - 1
+        turn.emit(Certified(following, following.height, turn.committee.epoch, state.view, is_last))
+        if change is not None and is_last:
+            enter_epoch(turn, change)
         following = state.held.get(following.height + 1)
-    _truncate(turn, state.certified)
+    truncate(turn, state.certified)
     execute_decided(turn)
 
 
-def _truncate(turn: Turn, sequence: int) -> None:
+def truncate(turn: Turn, sequence: int) -> None:
     """Forget everything at or below the new low water mark."""
     state = turn.state
     tables: tuple[dict[int, Any], ...] = (

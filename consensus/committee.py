@@ -46,17 +46,18 @@ class Committee:
         return names.index(name) if name in names else None
 
 
-def committee_of(validators: ValidatorSet, name: str, signers: Sequence[Signer], channel_index: int) -> Committee:
-    """Return the committee of an epoch.
+def committee_of(validators: ValidatorSet, name: str, signers: Sequence[Signer], log: bytes, channel_index: int) -> Committee:
+    """Return the committee of an epoch. This node has a seat in it if the set names it with a key and the vote log that it has.
 
     Args:
         name: of this node.
         signers: its keys: the one that the set names is used (a key is changed at an epoch boundary, until then both are needed).
+        log: id of its vote log.
     """
     index = signer = None
     if name in validators.names:
         seat = validators.names.index(name)
         for one in signers:
-            if one.public_key == validators.public_keys[seat]:
+            if one.public_key == validators.public_keys[seat] and log == validators.logs[seat]:
                 index, signer = seat, one
     return Committee(validators, validators.quorums, index, signer, channel_index)

@@ -98,30 +98,29 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class Pruned:
+    """The store lets go of all blocks below ``first``."""
+
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed (``now_ms`` says how much); due at ``replica.next_deadline_ms`` at the latest."""
 
 
-Event = Received | Propose | BatchChecked | Executed | AdoptionFailed | SnapshotAdopted | SnapshotFailed | Waiting | Tick
+Event = Received | Propose | BatchChecked | Executed | AdoptionFailed | SnapshotAdopted | SnapshotFailed | Pruned | Waiting | Tick
 
 # -------------------------------------------------------------------------------------------------------------- effects
-
-
-OATH = 8
-"""Kind of the record that makes a vote log whole: "this log holds every vote that its replica ever signed that could still count".
-
-Its sequence, epoch and view are 0. A host writes it into the log of a node that is set up for the first time; a replica without it does not
-vote until it has caught up past everything that it may have voted on (:mod:`consensus.return_to_voting`), and then writes it itself.
-"""
 
 
 class LogRecord(Wire, frozen=True):
     """One durable entry of the vote log; a later one with the same (sequence, epoch, view, kind) replaces it.
 
     Fields:
-        sequence: sequence number, 0 for view-change, new-view and oath.
+        sequence: sequence number, 0 for view-change and new-view.
         epoch, view: of the vote.
-        kind: a :class:`consensus.messages.Kind`, or :data:`OATH`.
+        kind: a :class:`consensus.messages.Kind`.
         data: the encoded message (for a commit: of the :class:`Prepared` record).
         batch_digest: digest of a batch whose transaction bodies must become durable with this record; else empty.
     """
@@ -300,18 +299,11 @@ class EpochEntered:
     """From now on these validators order blocks.
 
     Attributes:
-        index: this node's place among them, None if it follows without a vote.
+        index: this node's seat among them, None if it follows without a vote.
     """
 
     validators: ValidatorSet
     index: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class MayVote:
-    """This replica has its vote (back); said once."""
-
-    height: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +333,5 @@ Effect = (
     | Fault
     | ViewEntered
     | EpochEntered
-    | MayVote
     | Diverged
 )

@@ -100,7 +100,6 @@ class StatusBody(Wire, frozen=True):
         executed: last executed sequence.
         certified: last sequence with a certificate.
         first: lowest height that it can serve a block of.
-        awaits: height that it must reach before it votes again; 0 if it votes.
         certificate: its last certificate (None at genesis): the proof of ``certified``.
     """
 
@@ -109,7 +108,6 @@ class StatusBody(Wire, frozen=True):
     executed: int
     certified: int
     first: int
-    awaits: int
     certificate: Certificate | None
 
 
@@ -253,12 +251,14 @@ class ValidatorSet(Wire, frozen=True):
         first_height: the first block that they order and certify.
         names: of the validators, by index.
         public_keys: their Ed25519 keys, by index.
+        logs: the ids of their vote logs, by index: a seat belongs to a key and a vote log.
     """
 
     domain: Domain
     first_height: int
     names: tuple[str, ...]
     public_keys: tuple[bytes, ...]
+    logs: tuple[bytes, ...]
 
     @property
     def epoch(self) -> int:

@@ -61,11 +61,12 @@ def on_pre_prepare(turn: Turn, message: PrePrepareMessage) -> None:
     Raises:
         PeerFault: the sender may not propose, signed something else, or sent another body.
     """
-    vote, state = message.vote, turn.state
-    if state.changing or vote.view != state.view or not turn.may_order(vote.sequence):
+    vote, state, committee = message.vote, turn.state, turn.committee
+    if vote.epoch != committee.epoch or state.changing or vote.view != state.view or not turn.may_order(vote.sequence):
         return
-    if vote.sender != turn.config.primary(vote.view):
-        raise PeerFault(vote.sender, Suspicion.NOT_PRIMARY, f"view {vote.view}")
+    name = committee.name(vote.sender)
+    if vote.sender != committee.primary(vote.view):
+        raise PeerFault(name, Suspicion.NOT_PRIMARY, f"view {vote.view}")
     slot = state.slot(vote.sequence)
     if slot.pre_prepare == vote:
         _take_missing(turn, vote.digest, message.batch)
@@ -76,10 +77,10 @@ def on_pre_prepare(turn: Turn, message: PrePrepareMessage) -> None:
     if _contradicts(turn, slot, vote):
         return
     if message.batch == NULL_BATCH or batch_digest(message.batch) != vote.digest:
-        raise PeerFault(vote.sender, Suspicion.DIGEST_MISMATCH, f"pre-prepare {vote.sequence}")
+        raise PeerFault(name, Suspicion.DIGEST_MISMATCH, f"pre-prepare {vote.sequence}")
     slot.pre_prepare, slot.accepted_ms = vote, turn.now_ms
     state.bodies[vote.digest] = message.batch
-    turn.emit(CheckBatch(vote.view, vote.sequence, vote.digest, message.batch, vote.sender, fresh=True))
+    turn.emit(CheckBatch(vote.view, vote.sequence, vote.digest, message.batch, vote.sender, name, fresh=True))
     advance(turn, slot)
 
 
@@ -87,7 +88,9 @@ def _contradicts(turn: Turn, slot: Slot, vote: Vote) -> bool:
     """Whether another batch was decided or executed at this place: then this replica votes for none but that one, whatever happens."""
     if slot.decided is None or slot.decided == vote.digest:
         return False
-    turn.fault(vote.sender, Suspicion.BAD_PROPOSAL, f"sequence {vote.sequence} was decided already, with another batch")
+    turn.fault(
+        turn.committee.name(vote.sender), Suspicion.BAD_PROPOSAL, f"sequence {vote.sequence} was decided already, with another batch"
+    )
     return True
 
 
@@ -105,7 +108,7 @@ def adopt_reproposal(turn: Turn, vote: Vote) -> None:
         slot.ready = True
         _prepare(turn, slot)
     else:
-        turn.emit(CheckBatch(vote.view, vote.sequence, vote.digest, batch, vote.sender, fresh=False))
+        turn.emit(CheckBatch(vote.view, vote.sequence, vote.digest, batch, vote.sender, turn.committee.name(vote.sender), fresh=False))
     advance(turn, slot)
 
 
@@ -116,7 +119,7 @@ def on_batch_checked(turn: Turn, view: int, sequence: int, digest: bytes, accept
     if slot is None or state.changing or view != state.view or slot.pre_prepare is None or slot.pre_prepare.digest != digest:
         return
     if not accepted:
-        turn.fault(slot.pre_prepare.sender, Suspicion.BAD_PROPOSAL, f"sequence {sequence}: {reason}")
+        turn.fault(turn.committee.name(slot.pre_prepare.sender), Suspicion.BAD_PROPOSAL, f"sequence {sequence}: {reason}")
         return
     if not slot.ready:
         slot.ready = True
@@ -133,7 +136,7 @@ def _prepare(turn: Turn, slot: Slot) -> None:
     turn.persist(Kind.PRE_PREPARE, slot.sequence, state.view, PrePrepareMessage(pre_prepare, batch), bodies_of)
     if not turn.is_primary and slot.own_prepare is None:
         slot.own_prepare = turn.sign(Kind.PREPARE, state.view, slot.sequence, pre_prepare.digest)
-        slot.prepares[turn.me] = slot.own_prepare
+        slot.prepares[slot.own_prepare.sender] = slot.own_prepare
         turn.persist(Kind.PREPARE, slot.sequence, state.view, VoteMessage(slot.own_prepare))
         turn.broadcast(VoteMessage(slot.own_prepare))
     advance(turn, slot)
@@ -146,10 +149,10 @@ def on_vote(turn: Turn, vote: Vote) -> None:
         PeerFault: bad signature, or a prepare from the primary.
     """
     state, kind = turn.state, Kind(vote.kind)
-    if not turn.may_order(vote.sequence) or vote.view < state.view:
+    if vote.epoch != turn.committee.epoch or not turn.may_order(vote.sequence) or vote.view < state.view:
         return
-    if kind is Kind.PREPARE and vote.sender == turn.config.primary(vote.view):
-        raise PeerFault(vote.sender, Suspicion.PRIMARY_PREPARED, f"view {vote.view}, sequence {vote.sequence}")
+    if kind is Kind.PREPARE and vote.sender == turn.committee.primary(vote.view):
+        raise PeerFault(turn.committee.name(vote.sender), Suspicion.PRIMARY_PREPARED, f"view {vote.view}, sequence {vote.sequence}")
     slot = state.slots.get(vote.sequence)
     votes = None if slot is None else (slot.prepares if kind is Kind.PREPARE else slot.commits)
     is_current = not state.changing and vote.view == state.view
@@ -185,7 +188,7 @@ def advance(turn: Turn, slot: Slot) -> None:
     pre_prepare = slot.pre_prepare
     if pre_prepare is None:
         return
-    quorums = turn.config.quorums
+    quorums = turn.quorums
     if slot.ready and slot.own_commit is None:
         matching = [vote for vote in slot.prepares.values() if vote.digest == pre_prepare.digest]
         if len(matching) >= quorums.prepares:
@@ -199,18 +202,18 @@ def advance(turn: Turn, slot: Slot) -> None:
 
 def _commit(turn: Turn, slot: Slot, pre_prepare: Vote, matching: list[Vote]) -> None:
     view = turn.state.view
-    chosen = sorted(matching, key=lambda vote: vote.sender)[: turn.config.quorums.prepares]
+    chosen = sorted(matching, key=lambda vote: vote.sender)[: turn.quorums.prepares]
     slot.prepared = PreparedProof(pre_prepare, tuple(chosen))
     slot.own_commit = turn.sign(Kind.COMMIT, view, slot.sequence, pre_prepare.digest)
-    slot.commits[turn.me] = slot.own_commit
+    slot.commits[slot.own_commit.sender] = slot.own_commit
     turn.persist(Kind.COMMIT, slot.sequence, view, Prepared(slot.own_commit, slot.prepared))
     turn.broadcast(VoteMessage(slot.own_commit))
 
 
 def execute_decided(turn: Turn) -> None:
-    """Hand decided batches to the host, strictly in order."""
+    """Hand decided batches to the host, strictly in order; none while a block or a snapshot of others is taken instead."""
     state = turn.state
-    while state.adopting is None:
+    while state.adopting is None and state.transfer is None:
         slot = state.slots.get(state.submitted + 1)
         if slot is None or slot.decided is None:
             return
@@ -219,7 +222,7 @@ def execute_decided(turn: Turn) -> None:
         turn.emit(Execute(slot.sequence, batch))
 
 
-def on_fetch_batch(turn: Turn, peer: int, digest: bytes) -> None:
+def on_fetch_batch(turn: Turn, peer: str, digest: bytes) -> None:
     """Answer who asks for a batch that this replica knows."""
     batch = turn.state.bodies.get(digest)
     if batch is not None:
@@ -240,5 +243,5 @@ def _take_missing(turn: Turn, digest: bytes, batch: bytes) -> None:
     slot = state.slots.get(sequence)
     if slot is not None and slot.pre_prepare is not None and slot.pre_prepare.digest == digest and not state.changing:
         vote = slot.pre_prepare
-        turn.emit(CheckBatch(vote.view, sequence, digest, batch, vote.sender, fresh=False))
+        turn.emit(CheckBatch(vote.view, sequence, digest, batch, vote.sender, turn.committee.name(vote.sender), fresh=False))
         advance(turn, slot)

@@ -6,15 +6,18 @@ last view-change; with the same pre-prepare, prepare and commit at every place w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from consensus.block import NULL_BATCH, Certificate
+from consensus.committee import committee_of
 from consensus.effects import LogRecord
 from consensus.errors import InvariantViolation
 from consensus.messages import (
     Kind,
     NewViewMessage,
     PrePrepareMessage,
+    ValidatorSet,
     ViewChangeMessage,
     VoteMessage,
     decode_message,
@@ -22,7 +25,8 @@ from consensus.messages import (
     decode_view_change_body,
 )
 from consensus.ordering import adopt_reproposal, decode_prepared
-from consensus.state import ReplicaState, Turn
+from consensus.state import ReplicaConfig, ReplicaState, Turn
+from consensus.validators import set_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +38,15 @@ class Recovered:
         certificate: the last one stored, None if there is none yet.
         headers: hashes of the blocks above it, up to ``executed``.
         batches: digests of their batches.
-        records: the vote log, by (sequence, view, kind).
+        records: the vote log, by (sequence, epoch, view, kind).
+        epochs: all validator sets that the stored state knows, from epoch 0 on; at least that one.
+        log: id of the vote log.
+        first: lowest height that the store holds a block of.
     """
 
+    epochs: tuple[ValidatorSet, ...]
+    log: bytes = b""
+    first: int = 1
     executed: int = 0
     certificate: Certificate | None = None
     headers: dict[int, bytes] = field(default_factory=dict)
@@ -44,19 +54,27 @@ class Recovered:
     records: tuple[LogRecord, ...] = ()
 
 
-def recover(found: Recovered, me: int) -> ReplicaState:
+def recover(found: Recovered, config: ReplicaConfig) -> ReplicaState:
     """Return the state of a replica that starts from ``found`` (an empty one for a first start).
+
+    Votes of other epochs than that of the next block are of no more use: their blocks are certified, or they were never sent.
 
     Raises:
         InvariantViolation: the log holds something that this replica never writes.
     """
-    state = ReplicaState()
+    certified = found.certificate.height if found.certificate is not None else 0
+    validators = set_at(found.epochs, certified + 1)
+    committee = committee_of(validators, config.name, config.signers, found.log, config.channel_index)
+    state = ReplicaState(list(found.epochs), committee, log=found.log, first=found.first)
     state.executed = state.submitted = found.executed
     state.certificate = found.certificate
-    state.certified = found.certificate.height if found.certificate is not None else 0
+    state.certified = certified
+    if committee.epoch:
+        state.view_start, state.view_stable = validators.first_height - 1, found.certificate
     state.own_headers = {height: value for height, value in found.headers.items() if height > state.certified}
-    _recover_view(state, found.records, me)
-    for record in found.records:
+    records = [record for record in found.records if record.epoch == committee.epoch]
+    _recover_view(state, records)
+    for record in records:
         if record.sequence > state.certified:
             _recover_vote(state, record)
     proposed = [sequence for sequence, slot in state.slots.items() if slot.pre_prepare is not None]
@@ -67,7 +85,7 @@ def recover(found: Recovered, me: int) -> ReplicaState:
     return state
 
 
-def _recover_view(state: ReplicaState, records: tuple[LogRecord, ...], me: int) -> None:
+def _recover_view(state: ReplicaState, records: Sequence[LogRecord]) -> None:
     """Go to the last view that this replica entered or asked for."""
     for record in records:
         if record.kind not in (Kind.VIEW_CHANGE, Kind.NEW_VIEW) or record.view < state.view:
@@ -76,7 +94,7 @@ def _recover_view(state: ReplicaState, records: tuple[LogRecord, ...], me: int) 
         if isinstance(message, ViewChangeMessage):
             state.view, state.changing = record.view, True
             state.own_view_change = message
-            state.view_changes[me] = (message, decode_view_change_body(message.body))
+            state.view_changes[message.vote.sender] = (message, decode_view_change_body(message.body))
         elif isinstance(message, NewViewMessage):
             state.view, state.changing, state.new_view = record.view, False, message
             state.view_changes.clear()

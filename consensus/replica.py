@@ -9,31 +9,54 @@ socket or file. The rules are in:
 | :mod:`consensus.checkpoint` | 4.3 | header signatures, certificates, water marks |
 | :mod:`consensus.view_change` | 4.4 | view-change, new-view, re-proposals |
 | :mod:`consensus.catch_up` | 5.2 (of the TOCS paper) | status, retransmission, fetching certified blocks |
+| :mod:`consensus.state_transfer` | 5.3 (of the TOCS paper) | fetching a certified snapshot |
+| :mod:`consensus.epochs` | | from one validator set to the next |
 | :mod:`consensus.recovery` | | from the vote log back to the same votes |
+
+A replica without a seat in the present epoch runs the same code, and follows: it fetches certified blocks and signs nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from consensus import catch_up, checkpoint, ordering, recovery, view_change
-from consensus.effects import AdoptionFailed, BatchChecked, Effect, Event, Executed, Propose, Received, Waiting
+from consensus import catch_up, checkpoint, ordering, recovery, state_transfer, view_change
+from consensus.committee import Committee
+from consensus.effects import (
+    AdoptionFailed,
+    BatchChecked,
+    Effect,
+    EpochEntered,
+    Event,
+    Executed,
+    Propose,
+    Pruned,
+    Received,
+    SnapshotAdopted,
+    SnapshotFailed,
+    Waiting,
+)
 from consensus.errors import PeerFault, Suspicion
 from consensus.messages import (
     BatchMessage,
     BlocksMessage,
+    ChunkMessage,
     FetchBatch,
     FetchBlocks,
+    FetchChunk,
+    FetchSnapshot,
     Kind,
     Message,
     NewViewMessage,
     PrePrepareMessage,
+    SnapshotMessage,
     StatusMessage,
+    ValidatorSet,
     ViewChangeMessage,
     VoteMessage,
 )
 from consensus.recovery import Recovered
-from consensus.state import ReplicaConfig, Turn
+from consensus.state import Peer, ReplicaConfig, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +76,17 @@ class ReplicaStatus:
     """Where a replica stands, for people: who is missing, and why nothing commits.
 
     Attributes:
+        epoch: number of the present validator set; members: its names by index; seat: this replica's place, None if it follows.
         wants_view: validators that asked for the view being entered (empty in normal operation).
         timer_left_ms: until this replica loses patience with the primary; None while nothing waits.
-        peer_heights: what the others last said they had certified.
+        peer_heights: what the others last said they had certified, by name.
+        next_epoch_height: first height of an announced epoch, None if there is none.
+        snapshot: height of the snapshot that is being fetched, its chunks at hand, and all; None if there is none.
     """
 
+    epoch: int
+    members: tuple[str, ...]
+    seat: int | None
     view: int
     changing: bool
     primary: int
@@ -66,26 +95,29 @@ class ReplicaStatus:
     in_flight: tuple[SlotStatus, ...]
     wants_view: tuple[int, ...]
     timer_left_ms: int | None
-    peer_heights: dict[int, int]
+    peer_heights: dict[str, int]
+    next_epoch_height: int | None
+    snapshot: tuple[int, int, int] | None
     diverged: bool
 
 
 class Replica:
-    """One validator's PBFT state machine on one channel.
+    """One node's PBFT state machine on one channel.
 
     Args:
-        config: keys, thresholds and limits.
+        config: name, keys and limits.
         found: what the host found on its disk.
     """
 
-    def __init__(self, config: ReplicaConfig, found: Recovered | None = None) -> None:
+    def __init__(self, config: ReplicaConfig, found: Recovered) -> None:
         self._config = config
-        self._state = recovery.recover(found or Recovered(), config.index)
+        self._state = recovery.recover(found, config)
 
     def start(self, now_ms: int) -> list[Effect]:
         """Return the first effects: tell where we stand, go on with what was begun before a stop."""
         turn = Turn(self._config, self._state, now_ms)
         self._state.last_progress_ms = now_ms
+        turn.emit(EpochEntered(self._state.committee.validators, self._state.committee.index))
         for sequence in sorted(self._state.own_headers):
             if sequence not in self._state.own_checkpoints:
                 checkpoint.sign_header(turn, sequence)
@@ -116,18 +148,26 @@ class Replica:
         elif isinstance(event, BatchChecked):
             ordering.on_batch_checked(turn, event.view, event.sequence, event.digest, event.accepted, event.reason)
         elif isinstance(event, Executed):
-            checkpoint.on_executed(turn, event.sequence, event.header_hash)
+            checkpoint.on_executed(turn, event.sequence, event.header_hash, event.announced)
             catch_up.adopt_fetched(turn)
             ordering.execute_decided(turn)
         elif isinstance(event, AdoptionFailed):
             catch_up.on_adoption_failed(turn, event.sequence, event.reason)
             ordering.execute_decided(turn)
+        elif isinstance(event, SnapshotAdopted):
+            state_transfer.on_adopted(turn, event.sequence, event.epochs)
+            catch_up.fetch_blocks(turn)
+        elif isinstance(event, SnapshotFailed):
+            state_transfer.on_refused(turn, event.sequence, event.reason)
+            ordering.execute_decided(turn)
+        elif isinstance(event, Pruned):
+            self._state.first = max(self._state.first, event.first)
         elif isinstance(event, Waiting):
             self._state.waiting_since_ms, self._state.overtaken = event.since_ms, event.overtaken
         self._check_timers(turn)
         return turn.effects
 
-    def _on_message(self, turn: Turn, peer: int, message: Message) -> None:
+    def _on_message(self, turn: Turn, peer: str, message: Message) -> None:
         match message:
             case PrePrepareMessage():
                 ordering.on_pre_prepare(turn, message)
@@ -142,7 +182,13 @@ class Replica:
             case NewViewMessage():
                 view_change.on_new_view(turn, message)
             case StatusMessage():
-                catch_up.on_status(turn, message)
+                catch_up.on_status(turn, peer, message)
+            case _:
+                self._on_request(turn, peer, message)
+
+    def _on_request(self, turn: Turn, peer: str, message: Message) -> None:
+        """Take what is asked for or answered: it proves itself."""
+        match message:
             case FetchBatch(digest):
                 ordering.on_fetch_batch(turn, peer, digest)
             case BatchMessage(batch):
@@ -151,32 +197,62 @@ class Replica:
                 catch_up.on_fetch_blocks(turn, peer, message)
             case BlocksMessage():
                 catch_up.on_blocks(turn, peer, message)
+            case FetchSnapshot():
+                state_transfer.on_fetch_snapshot(turn, peer, message)
+            case SnapshotMessage():
+                state_transfer.on_snapshot(turn, peer, message)
+            case FetchChunk():
+                state_transfer.on_fetch_chunk(turn, peer, message)
+            case ChunkMessage():
+                state_transfer.on_chunk(turn, peer, message)
 
     def _view_deadline_ms(self) -> int | None:
         """When patience ends: with the primary while something waits, or with the view change while it lacks its new-view."""
         state = self._state
+        if state.committee.index is None:
+            return None
         if state.changing:
             return state.view_change_deadline_ms
         if self._is_behind():
             return None
         if state.overtaken:
             return state.last_progress_ms
-        times = [since for since in (state.waiting_since_ms, state.open_since_ms()) if since is not None]
+        times = [since for since in (state.waiting_since_ms, state.boundary_since_ms, state.open_since_ms()) if since is not None]
         if not times:
             return None
         return max(min(times), state.last_progress_ms) + view_change.timeout_ms(Turn(self._config, state, 0))
 
+    def _colleagues(self) -> list[Peer]:
+        """What the other validators of the epoch last said."""
+        committee = self._state.committee
+        seats = [(index, name) for index, name in enumerate(committee.validators.names) if index != committee.index]
+        return [self._state.peers[name] for _, name in seats if name in self._state.peers]
+
     def _is_behind(self) -> bool:
         """Whether at least one honest replica is ahead: then it is this one that must catch up, not the primary that is slow."""
-        heights = sorted((peer.certified for peer in self._state.peers.values()), reverse=True)
-        weak = self._config.quorums.weak
+        heights = sorted((peer.certified for peer in self._colleagues()), reverse=True)
+        weak = self._state.committee.quorums.weak
         return len(heights) >= weak and heights[weak - 1] > self._state.executed
+
+    def _primary_is_silent(self, now_ms: int) -> bool:
+        """Whether the primary says nothing although enough others do (else it is this replica that is cut off)."""
+        state, committee = self._state, self._state.committee
+        primary = committee.primary(state.view)
+        if committee.index in (None, primary) or state.changing:
+            return False
+        since_ms = now_ms - self._config.silence_ms
+        peer = state.peers.get(committee.name(primary))
+        heard_ms = peer.heard_ms if peer is not None and peer.heard_ms is not None else 0
+        heard = [one for one in self._colleagues() if one.heard_ms is not None and one.heard_ms > since_ms]
+        return max(heard_ms, state.last_progress_ms) <= since_ms and len(heard) + 1 >= committee.quorums.quorum
 
     def _check_timers(self, turn: Turn) -> None:
         deadline = self._view_deadline_ms()
         if deadline is not None and turn.now_ms >= deadline:
             view_change.start_view_change(turn, self._state.view + 1)
         if turn.now_ms >= self._state.next_status_ms:
+            if self._primary_is_silent(turn.now_ms):
+                view_change.start_view_change(turn, self._state.view + 1)
             catch_up.send_status(turn)
 
     @property
@@ -189,11 +265,26 @@ class Replica:
     @property
     def can_propose(self) -> bool:
         """Whether the host may give a :class:`consensus.effects.Propose` now."""
-        state, config = self._state, self._config
-        if state.diverged or state.changing or config.primary(state.view) != config.index:
+        state, config, turn = self._state, self._config, Turn(self._config, self._state, 0)
+        if state.diverged or state.changing or not turn.is_primary or not turn.may_order(state.next_sequence):
             return False
         open_sequences = state.next_sequence - 1 - state.executed
         return open_sequences < config.max_in_flight and state.next_sequence <= state.certified + config.window
+
+    @property
+    def wants_block(self) -> bool:
+        """Whether a block is wanted even if nothing waits: the chain must get to the epoch that was announced."""
+        return self._state.boundary_since_ms is not None and self.can_propose
+
+    @property
+    def committee(self) -> Committee:
+        """Who votes in the present epoch, and this replica's seat."""
+        return self._state.committee
+
+    @property
+    def epochs(self) -> tuple[ValidatorSet, ...]:
+        """All validator sets known so far, by rising epoch."""
+        return tuple(self._state.epochs)
 
     @property
     def view(self) -> int:
@@ -220,15 +311,21 @@ class Replica:
             )
             for _, slot in sorted(state.slots.items())
         )
+        transfer, following = state.transfer, Turn(self._config, state, now_ms).next_set
         return ReplicaStatus(
+            epoch=state.committee.epoch,
+            members=state.committee.validators.names,
+            seat=state.committee.index,
             view=state.view,
             changing=state.changing,
-            primary=self._config.primary(state.view),
+            primary=state.committee.primary(state.view),
             executed=state.executed,
             certified=state.certified,
             in_flight=slots,
             wants_view=tuple(sorted(peer for peer, entry in state.view_changes.items() if entry[0].vote.view == state.view)),
             timer_left_ms=None if deadline is None else max(0, deadline - now_ms),
-            peer_heights={index: peer.certified for index, peer in sorted(state.peers.items())},
+            peer_heights={name: peer.certified for name, peer in sorted(state.peers.items())},
+            next_epoch_height=None if following is None else following.first_height,
+            snapshot=None if transfer is None else (transfer.height, len(transfer.staged), len(transfer.manifest.chunks)),
             diverged=state.diverged,
         )

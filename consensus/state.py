@@ -27,7 +27,6 @@ from consensus.messages import (
 from consensus.messages import PreparedProof as Proof
 from consensus.quorum import Quorums
 from consensus.snapshot import SnapshotManifest
-from consensus.validators import set_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +104,10 @@ class Peer:
         heard_ms: when it last spoke; None if never.
         still: how often in a row it stood where it stood before.
         first: lowest height that it serves a block of.
-        awaits: height that it must reach before it votes again, 0 if it votes.
         fetch_deadline_ms: until when its answer to a request for blocks is awaited; None if nothing was asked.
         fetch_first, fetch_last: the blocks asked for.
         fetch_failures: requests that it did not answer, or badly.
+        offer_deadline_ms: until when its answer to a request for a snapshot is awaited.
     """
 
     view: int = 0
@@ -116,13 +115,13 @@ class Peer:
     executed: int = 0
     certified: int = 0
     first: int = 1
-    awaits: int = 0
     heard_ms: int | None = None
     still: int = 0
     fetch_deadline_ms: int | None = None
     fetch_first: int = 0
     fetch_last: int = 0
     fetch_failures: int = 0
+    offer_deadline_ms: int | None = None
 
 
 @dataclass(slots=True)
@@ -155,9 +154,9 @@ class ReplicaState:
         epochs: all validator sets known so far, by rising epoch; the last ones may lie in the future.
         committee: of the present epoch, that of block ``certified`` + 1.
         first: lowest height that the host can serve a block of.
-        oath: this replica's vote log is whole, so it may vote (see :mod:`consensus.return_to_voting`).
-        awaits: height that it waits for without a vote; None while it does not know yet.
+        log: id of this replica's vote log: it has a seat only in epochs that name it.
         transfer: the snapshot that is being fetched.
+        refused_snapshots: heights of the last ones that the host could not take.
         view: current view, or the one that is being entered while ``changing``.
         view_start: last sequence that the new-view of this view starts from.
         view_stable: the certificate that shows it, None at genesis.
@@ -174,17 +173,15 @@ class ReplicaState:
         fetched: certified blocks waiting for their turn, with the peer that sent them.
         adopting: the one that the host executes now; nothing else executes meanwhile.
         stuck_at: executed and certified at the last status.
-        proven: certified heights that other validators have proven since the start, while this one has no vote.
         boundary_since_ms: when the last announced epoch came up, while the chain has not reached it.
     """
 
     epochs: list[ValidatorSet]
     committee: Committee
+    log: bytes = b""
     first: int = 1
-    oath: bool = True
-    awaits: int | None = None
-    proven: dict[str, int] = field(default_factory=dict)
     transfer: Transfer | None = None
+    refused_snapshots: list[int] = field(default_factory=list)
     view: int = 0
     changing: bool = False
     view_start: int = 0
@@ -264,8 +261,8 @@ class Turn:
 
     @property
     def may_vote(self) -> bool:
-        """Whether this replica signs anything: it has a seat, and its vote log is whole."""
-        return self.state.committee.index is not None and self.state.oath
+        """Whether this replica signs anything: it has a seat in this epoch."""
+        return self.state.committee.index is not None
 
     @property
     def is_primary(self) -> bool:
@@ -297,11 +294,13 @@ class Turn:
         """Return this replica's signed vote (persist it before it is sent).
 
         Raises:
-            InvariantViolation: it has no seat in this epoch, or no whole vote log (a status may be signed without).
+            InvariantViolation: it has no seat in this epoch.
         """
         committee = self.committee
-        if committee.signer is None or committee.index is None or not (self.state.oath or kind is Kind.STATUS):
-            raise InvariantViolation(f"{kind.name.lower()} for sequence {sequence} of view {view} without a vote")
+        if committee.signer is None or committee.index is None:
+            raise InvariantViolation(
+                f"{kind.name.lower()} for sequence {sequence} of view {view} without a seat in epoch {committee.epoch}"
+            )
         return sign_vote(committee.signer, committee.validators.domain, kind, view, sequence, digest, committee.index)
 
     def checks(self, vote: Vote) -> bool:
@@ -309,10 +308,15 @@ class Turn:
         return self.committee.validators.checks(vote, self.config.check)
 
     def certifies(self, certificate: Certificate) -> bool:
-        """Tell whether the validators of the certificate's height signed it; False also if these are not known yet."""
-        if certificate.height > self.horizon:
+        """Tell whether the validators of the certificate's epoch signed it; False also if that epoch is not known here (yet)."""
+        epochs, following = self.state.epochs, certificate.epoch + 1
+        if any(one.epoch == following and certificate.height >= one.first_height for one in epochs):
             return False
-        return set_at(self.state.epochs, certificate.height).certifies(certificate, self.config.check)
+        return any(one.epoch == certificate.epoch and one.certifies(certificate, self.config.check) for one in epochs)
+
+    def knows_epoch(self, epoch: int) -> bool:
+        """Tell whether the validators of an epoch are known."""
+        return epoch <= self.state.epochs[-1].epoch
 
     def require(self, vote: Vote, kind: Kind) -> None:
         """Check a vote before it touches any state.
@@ -329,18 +333,16 @@ class Turn:
             raise PeerFault(name, Suspicion.BAD_SIGNATURE, kind.name.lower())
 
     @property
-    def horizon(self) -> int:
-        """Up to which height the validators are known for certain: a set announced by a block not seen yet begins above it."""
-        return self.state.executed + self.config.window
+    def next_set(self) -> ValidatorSet | None:
+        """The validators of the next epoch, once they are announced."""
+        following = self.committee.epoch + 1
+        return next((one for one in self.state.epochs if one.epoch == following), None)
 
     @property
     def end_of_epoch(self) -> int:
-        """The last height that this epoch may order, as far as it is known."""
-        following = self.committee.epoch + 1
-        for validators in self.state.epochs:
-            if validators.epoch == following:
-                return validators.first_height - 1
-        return self.horizon
+        """Up to which height this epoch orders for certain: an end announced by a block not executed yet lies above it."""
+        following = self.next_set
+        return self.state.executed + self.config.window if following is None else following.first_height - 1
 
     def may_order(self, sequence: int) -> bool:
         """Whether a sequence number lies between the water marks of this view (nothing below its start is ordered again), in this epoch."""

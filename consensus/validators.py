@@ -2,21 +2,27 @@
 
 Law.
 
-1. The chain is cut into epochs. All blocks of an epoch are ordered and certified by one set of validators. Genesis names the set of epoch 0.
-2. A block may announce the next set. It takes effect so many blocks later that no sequence number of its epoch can have been voted on before
-   the announcement was certified (``first_height`` of the set is more than a window above the block that announces it).
-3. Every header commits to the set that certifies the *next* block. So whoever knows one set can check the last header of its epoch, and
-   in it the set that comes after: from genesis to the present without trusting anybody (:class:`EpochChange`).
+1. The chain is cut into epochs. All blocks of an epoch are ordered and certified by one set of validators. Genesis names the set of
+   epoch 0.
+2. A block may announce the next set. It takes effect so many blocks later that no sequence number of its epoch can have been voted on
+   before the announcement was executed (``first_height`` of the set is more than a window above the block that announces it).
+3. Every header commits to the set that certifies the *next* block. So whoever knows one set can check the last header of its epoch,
+   and in it the set that comes after: from genesis to the present without trusting anybody (:class:`EpochChange`).
 4. Views start at 0 in every epoch; a vote names its epoch, so no vote of one epoch means anything in another.
+5. A seat belongs to a key *and a vote log*. Whoever lost the log (a wiped disk) does not know what it signed, so it has no vote, and
+   follows. It asks for a new epoch that names its new log, and votes from there: in that epoch it cannot have signed anything, and
+   every block that it may have voted on lies in epochs before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from consensus.block import Certificate
+from consensus.block import Certificate, decode_header
 from consensus.codec import Decoder, Wire
-from consensus.messages import ValidatorSet
+from consensus.crypto import Verify, verify
+from consensus.errors import DecodeError
+from consensus.messages import Domain, ValidatorSet
 
 
 class EpochChange(Wire, frozen=True):
@@ -42,3 +48,31 @@ def set_at(epochs: Sequence[ValidatorSet], height: int) -> ValidatorSet:
         if validators.first_height <= height:
             return validators
     return epochs[0]
+
+
+def follow(epochs: tuple[ValidatorSet, ...], changes: Sequence[bytes], check: Verify = verify) -> tuple[ValidatorSet, ...]:
+    """Return all validator sets that follow from the known ones by a chain of proofs.
+
+    Args:
+        epochs: known sets, by rising epoch.
+        changes: encoded :class:`EpochChange` values by rising epoch; those that lead to known epochs are skipped.
+        check: how signatures are checked.
+
+    Raises:
+        DecodeError: a proof is malformed, not certified, or not the next one.
+    """
+    known = list(epochs)
+    for raw in changes:
+        change = decode_epoch_change(raw)
+        if change.validators.epoch <= known[-1].epoch:
+            continue
+        header, last = decode_header(change.header), known[-1]
+        certificate, following = change.certificate, change.validators
+        if (certificate.height, certificate.header_hash) != (header.height, header.hash) or not last.certifies(certificate, check):
+            raise DecodeError("epoch change: certificate", f"does not show block {header.height} of epoch {last.epoch}")
+        if following.digest != header.next_validators or following.first_height != header.height + 1:
+            raise DecodeError("epoch change: validators", f"are not those that block {header.height} names")
+        if following.domain != Domain(last.domain.chain_id, last.domain.channel, last.epoch + 1):
+            raise DecodeError("epoch change: validators", f"are of epoch {following.epoch} after epoch {last.epoch}")
+        known.append(following)
+    return tuple(known)

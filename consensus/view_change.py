@@ -57,7 +57,7 @@ def start_view_change(turn: Turn, new_view: int) -> None:
     encoded = encode(body)
     message = ViewChangeMessage(turn.sign(Kind.VIEW_CHANGE, new_view, 0, body_digest(encoded)), encoded)
     state.own_view_change = message
-    state.view_changes[turn.me] = (message, body)
+    state.view_changes[message.vote.sender] = (message, body)
     turn.persist(Kind.VIEW_CHANGE, 0, new_view, message)
     turn.broadcast(message)
     _try_new_view(turn)
@@ -75,7 +75,7 @@ def on_view_change(turn: Turn, message: ViewChangeMessage) -> None:
         PeerFault: it breaks a rule; it is dropped, the others stay.
     """
     state, vote = turn.state, message.vote
-    if vote.view < state.view or (vote.view == state.view and not state.changing) or vote.sender == turn.me:
+    if not turn.may_vote or not _is_ahead(turn, vote):
         return
     known = state.view_changes.get(vote.sender)
     if known is not None and (known[0] == message or known[0].vote.view > vote.view):
@@ -83,14 +83,22 @@ def on_view_change(turn: Turn, message: ViewChangeMessage) -> None:
     body = verified_view_change(turn, message)
     if known is not None and known[0].vote.view == vote.view:
         turn.emit(Evidence(known[0].vote, vote))
-        turn.fault(vote.sender, Suspicion.EQUIVOCATION, f"view-change {vote.view}")
+        turn.fault(turn.committee.name(vote.sender), Suspicion.EQUIVOCATION, f"view-change {vote.view}")
         return
     state.view_changes[vote.sender] = (message, body)
     higher = sorted(known[0].vote.view for known in state.view_changes.values() if known[0].vote.view > state.view)
-    if len(higher) >= turn.config.quorums.weak:
+    if len(higher) >= turn.quorums.weak:
         start_view_change(turn, higher[0])
     else:
         _try_new_view(turn)
+
+
+def _is_ahead(turn: Turn, vote: Vote) -> bool:
+    """Whether a view-change or new-view of another replica is for a view that this one has not entered."""
+    state = turn.state
+    if vote.epoch != turn.committee.epoch or vote.sender == turn.me:
+        return False
+    return vote.view > state.view or (vote.view == state.view and state.changing)
 
 
 def verified_view_change(turn: Turn, message: ViewChangeMessage) -> ViewChangeBody:
@@ -100,43 +108,45 @@ def verified_view_change(turn: Turn, message: ViewChangeMessage) -> ViewChangeBo
         PeerFault: names the part that does not.
     """
     vote = message.vote
+    name = turn.committee.name(vote.sender)
     known = turn.state.view_changes.get(vote.sender)
     if known is not None and known[0] == message:
         return known[1]
     turn.require(vote, Kind.VIEW_CHANGE)
     if body_digest(message.body) != vote.digest:
-        raise PeerFault(vote.sender, Suspicion.DIGEST_MISMATCH, "view-change")
+        raise PeerFault(name, Suspicion.DIGEST_MISMATCH, "view-change")
     try:
         body = decode_view_change_body(message.body)
     except DecodeError as error:
-        raise PeerFault(vote.sender, Suspicion.BAD_VIEW_CHANGE, str(error)) from error
+        raise PeerFault(name, Suspicion.BAD_VIEW_CHANGE, str(error)) from error
     if body.new_view != vote.view or vote.view < 1:
-        raise PeerFault(vote.sender, Suspicion.BAD_VIEW_CHANGE, f"body for view {body.new_view}, vote for view {vote.view}")
-    if body.stable is not None and not turn.config.validators.certifies(body.stable):
-        raise PeerFault(vote.sender, Suspicion.BAD_CERTIFICATE, "view-change")
-    low = body.stable.height if body.stable is not None else 0
-    last = low
+        raise PeerFault(name, Suspicion.BAD_VIEW_CHANGE, f"body for view {body.new_view}, vote for view {vote.view}")
+    if body.stable is not None and not turn.certifies(body.stable):
+        raise PeerFault(name, Suspicion.BAD_CERTIFICATE, "view-change")
+    low = last = body.stable.height if body.stable is not None else 0
+    if low < turn.committee.validators.first_height - 1:
+        raise PeerFault(name, Suspicion.BAD_VIEW_CHANGE, f"starts at {low}, before epoch {vote.epoch}")
     for proof in body.prepared:
         sequence = proof.pre_prepare.sequence
         if not last < sequence <= low + 2 * turn.config.window or proof.pre_prepare.view >= vote.view:
-            raise PeerFault(vote.sender, Suspicion.BAD_VIEW_CHANGE, f"prepared certificate for sequence {sequence} out of place")
+            raise PeerFault(name, Suspicion.BAD_VIEW_CHANGE, f"prepared certificate for sequence {sequence} out of place")
         if not proves_prepared(turn, proof):
-            raise PeerFault(vote.sender, Suspicion.BAD_PREPARED_PROOF, f"sequence {sequence}")
+            raise PeerFault(name, Suspicion.BAD_PREPARED_PROOF, f"sequence {sequence}")
         last = sequence
     return body
 
 
 def proves_prepared(turn: Turn, proof: PreparedProof) -> bool:
     """Tell whether a pre-prepare of its view's primary and q - 1 matching prepares of distinct backups stand in ``proof``."""
-    config, first = turn.config, proof.pre_prepare
-    primary = config.primary(first.view)
-    if first.kind != Kind.PRE_PREPARE or first.sender != primary or first.view < 0 or not config.validators.checks(first):
+    first = proof.pre_prepare
+    primary = turn.committee.primary(first.view)
+    if first.kind != Kind.PRE_PREPARE or first.sender != primary or first.view < 0 or not turn.checks(first):
         return False
     senders = [vote.sender for vote in proof.prepares]
-    if len(senders) < config.quorums.prepares or senders != sorted(set(senders)) or primary in senders:
+    if len(senders) < turn.quorums.prepares or senders != sorted(set(senders)) or primary in senders:
         return False
     place = (Kind.PREPARE, first.view, first.sequence, first.digest)
-    return all((vote.kind, vote.view, vote.sequence, vote.digest) == place and config.validators.checks(vote) for vote in proof.prepares)
+    return all((vote.kind, vote.view, vote.sequence, vote.digest) == place and turn.checks(vote) for vote in proof.prepares)
 
 
 def reproposals(bodies: Sequence[ViewChangeBody]) -> tuple[int, list[tuple[int, bytes]]]:
@@ -168,14 +178,14 @@ def _try_new_view(turn: Turn) -> None:
     if not state.changing:
         return
     at_least = sum(entry[0].vote.view >= state.view for entry in state.view_changes.values())
-    if state.view_change_deadline_ms is None and at_least >= turn.config.quorums.quorum:
+    if state.view_change_deadline_ms is None and at_least >= turn.quorums.quorum:
         state.view_change_deadline_ms = turn.now_ms + timeout_ms(turn)
     wanted = [entry for _, entry in sorted(state.view_changes.items()) if entry[0].vote.view == state.view]
-    if len(wanted) < turn.config.quorums.quorum:
+    if len(wanted) < turn.quorums.quorum:
         return
     if not turn.is_primary or turn.me not in [entry[0].vote.sender for entry in wanted]:
         return
-    chosen = wanted[: turn.config.quorums.quorum]
+    chosen = wanted[: turn.quorums.quorum]
     _, proposals = reproposals([body for _, body in chosen])
     votes = tuple(turn.sign(Kind.PRE_PREPARE, state.view, sequence, digest) for sequence, digest in proposals)
     encoded = encode(NewViewBody(tuple(message for message, _ in chosen), votes))
@@ -191,8 +201,8 @@ def on_new_view(turn: Turn, message: NewViewMessage) -> None:
     Raises:
         PeerFault: it does not.
     """
-    state, vote = turn.state, message.vote
-    if vote.view < state.view or (vote.view == state.view and not state.changing) or vote.sender == turn.me:
+    vote = message.vote
+    if not turn.may_vote or not _is_ahead(turn, vote):
         return
     bodies, votes = verified_new_view(turn, message)
     turn.persist(Kind.NEW_VIEW, 0, vote.view, message)
@@ -206,32 +216,33 @@ def verified_new_view(turn: Turn, message: NewViewMessage) -> tuple[list[ViewCha
         PeerFault: one entry differs, or a view-change in it is not valid.
     """
     vote = message.vote
-    if vote.sender != turn.config.primary(vote.view):
-        raise PeerFault(vote.sender, Suspicion.NOT_PRIMARY, f"new-view {vote.view}")
+    name = turn.committee.name(vote.sender)
+    if vote.sender != turn.committee.primary(vote.view):
+        raise PeerFault(name, Suspicion.NOT_PRIMARY, f"new-view {vote.view}")
     turn.require(vote, Kind.NEW_VIEW)
     if body_digest(message.body) != vote.digest:
-        raise PeerFault(vote.sender, Suspicion.DIGEST_MISMATCH, "new-view")
+        raise PeerFault(name, Suspicion.DIGEST_MISMATCH, "new-view")
     try:
         body = decode_new_view_body(message.body)
     except DecodeError as error:
-        raise PeerFault(vote.sender, Suspicion.BAD_NEW_VIEW, str(error)) from error
+        raise PeerFault(name, Suspicion.BAD_NEW_VIEW, str(error)) from error
     senders = [change.vote.sender for change in body.view_changes]
-    if len(senders) < turn.config.quorums.quorum or senders != sorted(set(senders)):
-        raise PeerFault(vote.sender, Suspicion.BAD_NEW_VIEW, f"view-changes of {senders}")
+    if len(senders) < turn.quorums.quorum or senders != sorted(set(senders)):
+        raise PeerFault(name, Suspicion.BAD_NEW_VIEW, f"view-changes of {senders}")
     if any(change.vote.view != vote.view for change in body.view_changes):
-        raise PeerFault(vote.sender, Suspicion.BAD_NEW_VIEW, "a view-change for another view")
+        raise PeerFault(name, Suspicion.BAD_NEW_VIEW, "a view-change for another view")
     try:
         bodies = [verified_view_change(turn, change) for change in body.view_changes]
     except PeerFault as fault:
-        raise PeerFault(vote.sender, Suspicion.BAD_NEW_VIEW, str(fault)) from fault
+        raise PeerFault(name, Suspicion.BAD_NEW_VIEW, str(fault)) from fault
     _, proposals = reproposals(bodies)
     if [(proposal.sequence, proposal.digest) for proposal in body.pre_prepares] != proposals:
-        raise PeerFault(vote.sender, Suspicion.BAD_NEW_VIEW, "its pre-prepares do not follow from its view-changes")
+        raise PeerFault(name, Suspicion.BAD_NEW_VIEW, "its pre-prepares do not follow from its view-changes")
     for proposal in body.pre_prepares:
         if (proposal.kind, proposal.view, proposal.sender) != (Kind.PRE_PREPARE, vote.view, vote.sender):
-            raise PeerFault(vote.sender, Suspicion.BAD_NEW_VIEW, f"pre-prepare {proposal.sequence} is of another view or sender")
-        if not turn.config.validators.checks(proposal):
-            raise PeerFault(vote.sender, Suspicion.BAD_SIGNATURE, f"pre-prepare {proposal.sequence} of new-view {vote.view}")
+            raise PeerFault(name, Suspicion.BAD_NEW_VIEW, f"pre-prepare {proposal.sequence} is of another view or sender")
+        if not turn.checks(proposal):
+            raise PeerFault(name, Suspicion.BAD_SIGNATURE, f"pre-prepare {proposal.sequence} of new-view {vote.view}")
     return bodies, body.pre_prepares
 
 
@@ -250,7 +261,7 @@ def enter_view(turn: Turn, message: NewViewMessage, bodies: Sequence[ViewChangeB
         slot.enter_view()
     last = pre_prepares[-1].sequence if pre_prepares else start
     state.next_sequence = max(last, state.certified) + 1
-    turn.emit(ViewEntered(state.view, turn.config.primary(state.view), last))
+    turn.emit(ViewEntered(state.view, turn.committee.primary(state.view), last))
     for vote in pre_prepares:
         if vote.sequence > state.certified:
             adopt_reproposal(turn, vote)

@@ -25,7 +25,7 @@ from consensus.messages import (
     sign_vote,
 )
 from tests.consensus.test_view_change import view_change
-from tests.consensus.virtual_cluster import DOMAIN, Host, VirtualCluster, signer
+from tests.consensus.virtual_cluster import DOMAIN, Host, VirtualCluster, name, signer
 
 HABITS = ("replay", "silent", "equivocate", "double", "view-change", "blocks", "lie", "no-checkpoint")
 CALM_MS = 400_000
@@ -63,7 +63,7 @@ class Byzantine:
             self.old.append(message)
         if self.random.random() < 0.1:
             old, host = self.random.choice(self.old), self.cluster.hosts[to]
-            self.cluster.at(self.random.randrange(1, 50), lambda: host.step(Received(self.index, old)))
+            self.cluster.at(self.random.randrange(1, 50), lambda: host.step(Received(name(self.index), old)))
 
     def _pre_prepare(self, to: int, message: PrePrepareMessage) -> Message:
         vote = message.vote
@@ -85,10 +85,12 @@ class Byzantine:
         if "view-change" in self.habits and self.random.random() < 0.3:
             view = host.replica.view if host.up else 0
             forged = view_change(self.index, max(1, view + self.random.choice([0, 1, 1, 2, 5])))
-            self.cluster.at(1, lambda: host.step(Received(self.index, forged)))
+            self.cluster.at(1, lambda: host.step(Received(name(self.index), forged)))
         if "lie" not in self.habits:
             return message
-        lie = StatusBody(body.view, body.changing, body.executed, body.certified + self.random.choice([0, 5, 1000]))
+        lie = StatusBody(
+            body.view, body.changing, body.executed, body.certified + self.random.choice([0, 5, 1000]), body.first, body.certificate
+        )
         return StatusMessage(self._sign(Kind.STATUS, lie.view, 0, body_digest(lie)), lie)
 
     def _sign(self, kind: Kind, view: int, sequence: int, digest: bytes) -> Vote:

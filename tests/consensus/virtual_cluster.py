@@ -38,7 +38,6 @@ from consensus.effects import (
     Waiting,
 )
 from consensus.messages import BlocksMessage, Domain, Message, ValidatorSet, Vote
-from consensus.quorum import quorums
 from consensus.recovery import Recovered
 from consensus.replica import Replica
 from consensus.state import ReplicaConfig
@@ -51,7 +50,15 @@ def signer(index: int) -> Ed25519Signer:
 
 
 def validator_set(n: int) -> ValidatorSet:
-    return ValidatorSet(DOMAIN, tuple(signer(i).public_key for i in range(n)), quorums(n).quorum)
+    return ValidatorSet(DOMAIN, 1, tuple(name(i) for i in range(n)), tuple(signer(i).public_key for i in range(n)), (b"",) * n)
+
+
+def name(index: int) -> str:
+    return f"dc{index}"
+
+
+def index_of(peer: str) -> int:
+    return int(peer[2:])
 
 
 def header_of(previous: bytes, batch: bytes) -> bytes:
@@ -83,8 +90,7 @@ class Host:
         self.refuse: Callable[[bytes], bool] = lambda batch: False
 
     def config(self) -> ReplicaConfig:
-        n = self.cluster.n
-        return ReplicaConfig(self.index, validator_set(n), quorums(n), signer(self.index), window=16, max_in_flight=4)
+        return ReplicaConfig(name(self.index), (signer(self.index),), window=16, max_in_flight=4)
 
     def start(self) -> None:
         height = len(self.disk.blocks)
@@ -92,7 +98,9 @@ class Host:
         headers = {h: self.disk.blocks[h - 1][0] for h in range(certified + 1, height + 1)}
         records = tuple(record for _, record in sorted(self.disk.records.items()))
         batches = {h: batch_digest(self.disk.blocks[h - 1][1]) for h in range(certified + 1, height + 1)}
-        self.replica = Replica(self.config(), Recovered(height, self.disk.certificates.get(certified), headers, batches, records))
+        epochs = (validator_set(self.cluster.n),)
+        found = Recovered(epochs, b"", 1, height, self.disk.certificates.get(certified), headers, batches, records)
+        self.replica = Replica(self.config(), found)
         self.up = True
         self.incarnation += 1
         self.perform(self.replica.start(self.cluster.now_ms))
@@ -133,13 +141,13 @@ class Host:
                         self.disk.records[(record.sequence, record.view, record.kind)] = record
                 case Send(peer, message):
                     self.note(message)
-                    self.cluster.send(self.index, peer, message)
+                    self.cluster.send(self.index, index_of(peer), message)
                 case Broadcast(message):
                     self.note(message)
                     for peer in range(self.cluster.n):
                         if peer != self.index:
                             self.cluster.send(self.index, peer, message)
-                case CheckBatch(view, sequence, digest, batch, _, fresh):
+                case CheckBatch(view, sequence, digest, batch, _, _, fresh):
                     ok = not (fresh and self.refuse(batch))
                     self.cluster.later(self, 1, BatchChecked(view, sequence, digest, ok))
                 case Execute(sequence, batch):
@@ -154,13 +162,13 @@ class Host:
                     else:
                         self.append(sequence, block.block)
                         self.cluster.later(self, 1, Executed(sequence, block.certificate.header_hash))
-                case Certified(certificate, truncate, view):
+                case Certified(certificate, truncate, _, view):
                     self.disk.certificates[certificate.height] = certificate
                     for key in [k for k in self.disk.records if 0 < k[0] <= truncate or (k[0] == 0 and k[1] < view)]:
                         del self.disk.records[key]
                 case ServeBlocks(peer, first, last):
                     blocks = tuple(CertifiedBlock(self.disk.blocks[h - 1][1], self.disk.certificates[h]) for h in self.served(first, last))
-                    self.cluster.send(self.index, peer, BlocksMessage(blocks))
+                    self.cluster.send(self.index, index_of(peer), BlocksMessage(blocks))
                 case Fault():
                     self.faults.append(effect)
                 case Evidence():
@@ -229,7 +237,7 @@ class VirtualCluster:
         copies = 2 if self.random.random() < self.duplicate else 1
         for _ in range(copies):
             delay = self.random.randrange(1, self.delay_ms + 1)
-            self.at(delay, lambda: self.hosts[to].step(Received(sender, changed)))
+            self.at(delay, lambda: self.hosts[to].step(Received(name(sender), changed)))
 
     def maybe_crash(self, host: Host) -> bool:
         if self.random.random() >= self.crash_chance:

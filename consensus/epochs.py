@@ -1,0 +1,48 @@
+"""From one epoch to the next (laws in :mod:`consensus.validators`).
+
+A replica enters the next epoch when the last block of the present one has its certificate. There it starts afresh: view 0, no votes, that
+certificate as its stable checkpoint. No replica can have voted above that block before: :meth:`consensus.state.Turn.may_order`.
+"""
+
+from __future__ import annotations
+
+from consensus.committee import committee_of
+from consensus.effects import EpochEntered, ViewEntered
+from consensus.messages import ValidatorSet
+from consensus.state import Turn
+
+
+def announce(turn: Turn, announced: tuple[ValidatorSet, ...]) -> None:
+    """Note validator sets that an executed block announced."""
+    state = turn.state
+    for validators in announced:
+        if validators.epoch > state.epochs[-1].epoch:
+            state.epochs.append(validators)
+            state.boundary_since_ms = turn.now_ms
+
+
+def enter_epoch(turn: Turn, validators: ValidatorSet) -> None:
+    """Begin to work in an epoch whose predecessor is certified to its end."""
+    config, state = turn.config, turn.state
+    state.committee = committee = committee_of(validators, config.name, config.signers, state.log, config.channel_index)
+    state.view, state.changing = 0, False
+    state.view_start, state.view_stable = validators.first_height - 1, state.certificate
+    state.view_changes, state.own_view_change, state.new_view = {}, None, None
+    state.failed_views, state.view_change_deadline_ms = 0, None
+    state.overtaken = False
+    state.last_progress_ms = turn.now_ms
+    state.next_sequence = max(state.executed, state.certified) + 1
+    state.own_checkpoints, state.checkpoints = {}, {}
+    state.missing = {}
+    for sequence, slot in list(state.slots.items()):
+        if sequence > state.certified and slot.decided is not None:
+            slot.enter_view()
+            slot.later, slot.prepared = {}, None
+        else:
+            del state.slots[sequence]
+    if turn.next_set is None:
+        state.boundary_since_ms = None
+    for peer in state.peers.values():
+        peer.heard_ms = turn.now_ms
+    turn.emit(EpochEntered(validators, committee.index))
+    turn.emit(ViewEntered(0, committee.primary(0), state.certified))

@@ -1,0 +1,211 @@
+"""State transfer: from far behind to the present by a certified snapshot, in chunks, from several peers at once.
+
+Law. A snapshot is taken on the word of nobody. Its header must carry a certificate of the validators of its epoch; the validators of epochs
+that are not known here are proven one after the other (:class:`consensus.validators.EpochChange`); every chunk must lead to the state
+root of that header. A bad chunk is blamed on who sent it and asked for elsewhere. Until the last chunk is in, nothing of it shows.
+
+A replica that fetches a snapshot executes nothing meanwhile. Its votes stay as they are: what it signed lies below or above the
+snapshot, and the sequence numbers below are never voted on again.
+"""
+
+from __future__ import annotations
+
+from consensus.block import Header, decode_header
+from consensus.checkpoint import truncate
+from consensus.committee import committee_of
+from consensus.effects import AdoptSnapshot, Certified, ServeChunk, ServeSnapshot, StageChunk, StageSnapshot
+from consensus.epochs import enter_epoch
+from consensus.errors import DecodeError, InvariantViolation, PeerFault, Suspicion
+from consensus.messages import ChunkMessage, FetchChunk, FetchSnapshot, SnapshotMessage, ValidatorSet
+from consensus.snapshot import SnapshotManifest, chunk_objection, decode_chunk, decode_manifest, manifest_objection
+from consensus.state import Transfer, Turn
+from consensus.validators import follow, set_at
+
+OFFER_TIMEOUT_MS = 2_000
+CHUNK_TIMEOUT_MS = 4_000
+MAX_FAILURES = 3
+
+
+def go_on(turn: Turn) -> None:
+    """Ask for a snapshot if blocks will not do, for the next chunks if one is under way."""
+    transfer = turn.state.transfer
+    if transfer is None:
+        _ask_for_offers(turn)
+    elif not transfer.adopting:
+        _drop_late(turn, transfer)
+        _ask_for_chunks(turn, transfer)
+
+
+def _ask_for_offers(turn: Turn) -> None:
+    """Ask those for a manifest who are far ahead, or who have pruned the blocks that this replica needs."""
+    state, gap = turn.state, turn.config.snapshot_gap
+    wanted = state.certified + 1
+    can_serve = any(peer.first <= wanted <= peer.certified for peer in state.peers.values())
+    for name, peer in sorted(state.peers.items()):
+        is_far = peer.certified > state.executed + gap
+        is_pruned = peer.certified >= wanted and not can_serve
+        if not (is_far or is_pruned) or (peer.offer_deadline_ms is not None and turn.now_ms < peer.offer_deadline_ms):
+            continue
+        peer.offer_deadline_ms = turn.now_ms + OFFER_TIMEOUT_MS
+        turn.send(name, FetchSnapshot(state.executed + (1 if is_pruned else gap // 2 + 1)))
+
+
+def on_fetch_snapshot(turn: Turn, peer: str, message: FetchSnapshot) -> None:
+    """Let the host show its newest snapshot."""
+    if 1 <= message.height <= turn.state.certified:
+        turn.emit(ServeSnapshot(peer, message.height))
+
+
+def on_fetch_chunk(turn: Turn, peer: str, message: FetchChunk) -> None:
+    """Let the host send a chunk."""
+    if 1 <= message.height <= turn.state.certified and message.index >= 0:
+        turn.emit(ServeChunk(peer, message.height, message.index))
+
+
+def on_snapshot(turn: Turn, peer_name: str, message: SnapshotMessage) -> None:
+    """Take an offer that was asked for, if it is certified; begin with the first good one.
+
+    Raises:
+        PeerFault: it is not what it claims to be.
+    """
+    state = turn.state
+    peer = state.peers.get(peer_name)
+    if peer is None or peer.offer_deadline_ms is None:
+        return
+    peer.offer_deadline_ms = None
+    try:
+        manifest = decode_manifest(message.manifest)
+        header, epochs = checked_manifest(turn, manifest)
+    except DecodeError as error:
+        raise PeerFault(peer_name, Suspicion.BAD_SNAPSHOT, str(error)) from error
+    transfer = state.transfer
+    if header.height <= max(state.executed, state.submitted) or header.height in state.refused_snapshots:
+        return
+    if transfer is None:
+        state.transfer = transfer = Transfer(header.height, manifest, [peer_name], epochs)
+        turn.emit(StageSnapshot(header.height))
+    elif transfer.height == header.height and transfer.manifest.chunks == manifest.chunks and peer_name not in transfer.holders:
+        transfer.holders.append(peer_name)
+    if not transfer.adopting:
+        _ask_for_chunks(turn, transfer)
+
+
+def checked_manifest(turn: Turn, manifest: SnapshotManifest) -> tuple[Header, tuple[ValidatorSet, ...]]:
+    """Return the certified header of a snapshot and the validator sets up to its epoch.
+
+    Raises:
+        DecodeError: says what does not fit.
+    """
+    header = decode_header(manifest.header)
+    domain = turn.state.epochs[0].domain
+    if (header.chain_id, header.channel) != (domain.chain_id, domain.channel):
+        raise DecodeError("snapshot: header", f"is of chain {header.chain_id}, channel {header.channel}")
+    epochs = follow(tuple(turn.state.epochs), manifest.epochs, turn.config.check)
+    certificate = manifest.certificate
+    if (certificate.height, certificate.header_hash) != (header.height, header.hash):
+        raise DecodeError("snapshot: certificate", "is for another header")
+    if not set_at(epochs, header.height).certifies(certificate, turn.config.check):
+        raise DecodeError("snapshot: certificate", "is not signed by a quorum of the validators of its height")
+    reason = manifest_objection(manifest, header.state_root)
+    if reason is not None:
+        raise DecodeError("snapshot", reason)
+    return header, epochs
+
+
+def _ask_for_chunks(turn: Turn, transfer: Transfer) -> None:
+    """Give every holder that is idle the next chunk that nobody was asked for."""
+    under_way = {index for index, _ in transfer.asked.values()}
+    wanted = (index for index in range(len(transfer.manifest.chunks)) if index not in transfer.staged and index not in under_way)
+    for name in sorted(transfer.holders, key=lambda name: (transfer.failures.get(name, 0), name)):
+        if name in transfer.asked:
+            continue
+        index = next(wanted, None)
+        if index is None:
+            return
+        transfer.asked[name] = (index, turn.now_ms + CHUNK_TIMEOUT_MS)
+        turn.send(name, FetchChunk(transfer.height, index))
+
+
+def _drop_late(turn: Turn, transfer: Transfer) -> None:
+    """Give up on holders that do not answer; without any, give up the snapshot."""
+    for name, (_, deadline_ms) in list(transfer.asked.items()):
+        if turn.now_ms >= deadline_ms:
+            _blame(transfer, name, MAX_FAILURES - 1)
+    if not transfer.holders:
+        turn.state.transfer = None
+
+
+def _blame(transfer: Transfer, name: str, failures: int) -> None:
+    """Note a failure; a holder with too many is one no more."""
+    del transfer.asked[name]
+    transfer.failures[name] = transfer.failures.get(name, 0) + failures
+    if transfer.failures[name] >= MAX_FAILURES:
+        transfer.holders.remove(name)
+
+
+def on_chunk(turn: Turn, peer_name: str, message: ChunkMessage) -> None:
+    """Take a chunk that was asked for; after the last one let the host adopt the snapshot.
+
+    Raises:
+        PeerFault: it does not lead to the certified state.
+    """
+    transfer = turn.state.transfer
+    if transfer is None or message.height != transfer.height or transfer.asked.get(peer_name, (None,))[0] != message.index:
+        return
+    try:
+        chunk = decode_chunk(message.chunk)
+        reason = chunk_objection(transfer.manifest, message.index, chunk)
+    except DecodeError as error:
+        reason = str(error)
+    if reason is not None:
+        _blame(transfer, peer_name, MAX_FAILURES)
+        _drop_late(turn, transfer)
+        raise PeerFault(peer_name, Suspicion.BAD_SNAPSHOT, f"chunk {message.index} of height {message.height}: {reason}")
+    del transfer.asked[peer_name]
+    transfer.staged.add(message.index)
+    turn.emit(StageChunk(transfer.height, chunk))
+    if len(transfer.staged) == len(transfer.manifest.chunks):
+        transfer.adopting = True
+        turn.emit(AdoptSnapshot(transfer.height, transfer.manifest))
+    else:
+        _ask_for_chunks(turn, transfer)
+
+
+def on_adopted(turn: Turn, sequence: int, epochs: tuple[ValidatorSet, ...]) -> None:
+    """The snapshot is the state now: go on above it.
+
+    Raises:
+        InvariantViolation: no such snapshot was being adopted.
+    """
+    state, config, transfer = turn.state, turn.config, turn.state.transfer
+    if transfer is None or transfer.height != sequence or not transfer.adopting:
+        raise InvariantViolation(f"snapshot {sequence} adopted that nobody asked for")
+    state.transfer, state.adopting = None, None
+    state.executed = state.submitted = state.certified = sequence
+    state.certificate = transfer.manifest.certificate
+    state.first = sequence + 1
+    state.epochs = list(epochs)
+    state.last_progress_ms, state.failed_views = turn.now_ms, 0
+    validators = set_at(epochs, sequence + 1)
+    if validators.epoch != turn.committee.epoch:
+        enter_epoch(turn, validators)
+    else:
+        state.committee = committee_of(validators, config.name, config.signers, state.log, config.channel_index)
+    truncate(turn, sequence)
+    turn.emit(Certified(transfer.manifest.certificate, sequence, turn.committee.epoch, state.view, last_of_epoch=True))
+
+
+def on_refused(turn: Turn, sequence: int, reason: str) -> None:
+    """The host cannot take the snapshot: do without it.
+
+    Raises:
+        InvariantViolation: no such snapshot was being adopted.
+    """
+    state = turn.state
+    if state.transfer is None or state.transfer.height != sequence:
+        raise InvariantViolation(f"snapshot {sequence} refused that nobody asked for")
+    for name in state.transfer.holders:
+        turn.fault(name, Suspicion.BAD_SNAPSHOT, f"height {sequence}: {reason}")
+    state.transfer, state.adopting = None, None
+    state.submitted = state.executed
+    state.refused_snapshots = [*state.refused_snapshots[-7:], sequence]
