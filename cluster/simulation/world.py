@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from cluster.simulation.signatures import Keys
+from consensus.messages import Domain, ValidatorSet
 from contracts.genesis import (
     GRID,
     OPERATOR,
@@ -52,6 +53,13 @@ class World:
     def names(self) -> tuple[str, ...]:
         """All nodes: the validators of epoch 0, then those that follow."""
         return (*(validator.name for validator in self.genesis.validators), *self.spares)
+
+    @property
+    def first_set(self) -> ValidatorSet:
+        """The validators of epoch 0."""
+        people = self.genesis.validators
+        keys = tuple(bytes.fromhex(validator.public_key) for validator in people)
+        return ValidatorSet(Domain(CHAIN_ID, CHANNEL, 0), 1, tuple(validator.name for validator in people), keys, (b"",) * len(people))
 
 
 @lru_cache(maxsize=32)

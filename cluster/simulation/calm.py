@@ -1,0 +1,97 @@
+"""The calm after the faults: within a bounded time every good transaction commits at every honest node, all are level and vote again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cluster.simulation.settings import Violation
+from contracts.invariants import energy_is_balanced, money_micro
+from contracts.ledger import Ledger
+
+if TYPE_CHECKING:
+    from cluster.simulation.node import Node
+    from cluster.simulation.simulation import Simulation
+
+LOOK_EVERY_MS = 50
+
+
+class Calm:
+    """Ends the faults, and looks whether all is well.
+
+    Args:
+        simulation: the virtual world.
+
+    Attributes:
+        reached: all is well: the run is over.
+    """
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+        self.reached = False
+
+    def begin(self) -> None:
+        """Stop all faults: links, clocks and disks are good, and who is not dead has power."""
+        simulation = self._simulation
+        simulation.note(None, "the faults stop")
+        simulation.active.clear()
+        simulation.network.weather(())
+        for node in simulation.nodes:
+            node.disk_ms, node.clock.skew_ms = 0, 0
+            node.disarm()
+            node.boot()
+        self._look()
+
+    def _look(self) -> None:
+        simulation = self._simulation
+        if simulation.clients.missing() or any(self._lacks(node) for node in self._survivors()):
+            simulation.at(simulation.now_ms + LOOK_EVERY_MS, self._look)
+            return
+        self._audit()
+        self.reached = True
+
+    def _survivors(self) -> list[Node]:
+        return [node for node in self._simulation.nodes if node.honest and not node.dead]
+
+    def _lacks(self, node: Node) -> str:
+        """Say what a node lacks; nothing if it is level, certified and votes."""
+        process, top = node.process, self._simulation.checker.height
+        if process is None:
+            return "is down"
+        state = process.replica._state
+        if (state.executed, state.certified) != (top, top):
+            return f"has executed {state.executed} and certified {state.certified} of {top}"
+        if state.changing:
+            return f"waits for view {state.view}"
+        committee = process.replica.committee
+        if committee.index is None and node.name in committee.validators.names and not node.was_wiped:
+            return "does not vote"
+        return ""
+
+    def _audit(self) -> None:
+        """Check money and energy in full, and that all states are the same.
+
+        Raises:
+            Violation: something does not balance.
+        """
+        simulation = self._simulation
+        roots: dict[bytes, str] = {}
+        for node in self._survivors():
+            if node.process is not None:
+                roots.setdefault(node.process.application.tree.root, node.name)
+                ledger = Ledger(simulation.world.genesis, node.process.store.state, caching=False)
+        if len(roots) != 1:
+            raise Violation("agreement", f"level nodes have different states: {', '.join(roots.values())}")
+        money = sum(participant.balance_micro for participant in simulation.world.genesis.participants)
+        if money_micro(ledger) != money:
+            raise Violation("validity", f"there are {money_micro(ledger)} micro in all accounts, {money} at the beginning")
+        if not energy_is_balanced(ledger):
+            raise Violation("validity", "energy and bills do not balance")
+
+    def complaint(self) -> str:
+        """Say what is not well."""
+        found = [f"{sending} never committed" for sending in self._simulation.clients.missing()[:3]]
+        found += [f"{node.name} {lack}" for node in self._survivors() if (lack := self._lacks(node))]
+        views = ", ".join(
+            f"{node.name}: view {node.process.replica.view}" for node in self._simulation.nodes if node.process is not None
+        )
+        return f"after {self._simulation.settings.calm_ms} ms of calm: {'; '.join(found)} ({views})"

@@ -1,0 +1,82 @@
+"""What faults do to the virtual world: how each begins and ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cluster.simulation.schedule import Fault
+
+if TYPE_CHECKING:
+    from cluster.simulation.node import Node
+    from cluster.simulation.simulation import Simulation
+
+WEATHER = ("loss", "duplication", "reordering", "delay", "partition", "one-way")
+"""Faults of the network."""
+
+
+def begin(simulation: Simulation, fault: Fault) -> None:
+    """Let a fault strike."""
+    simulation.note(None, f"fault begins: {fault}")
+    if fault.name in WEATHER:
+        simulation.strike(fault.name)
+        simulation.active.append(fault)
+        simulation.network.weather(simulation.active)
+        return
+    for place in fault.nodes:
+        if place < len(simulation.nodes):
+            _begin_on(simulation, fault, simulation.nodes[place])
+
+
+def _begin_on(simulation: Simulation, fault: Fault, node: Node) -> None:
+    match fault.name:
+        case "crash" | "lag":
+            if node.process is not None:
+                simulation.strike(fault.name)
+                node.power_cut()
+                simulation.at(fault.until_ms + fault.amount, node.boot)
+        case "torn":
+            if node.process is not None:
+                node.arm(fault.amount, fault.words[0], fault.until_ms)
+        case "wipe":
+            if _may_be_wiped(simulation, node):
+                simulation.strike(fault.name)
+                node.wipe()
+                simulation.at(fault.until_ms, node.boot)
+        case "dead":
+            if node.honest:
+                simulation.strike(fault.name)
+                node.power_cut()
+                node.dead = True
+        case "slow-disk":
+            simulation.strike(fault.name)
+            node.disk_ms = fault.amount
+        case "clock-skew" | "clock-jump":
+            simulation.strike(fault.name)
+            node.clock.skew_ms = fault.amount
+        case _:
+            pass
+
+
+def _may_be_wiped(simulation: Simulation, node: Node) -> bool:
+    """Whether a wiped node more leaves at most f faulty: Byzantine, dead, to die, or without a vote."""
+    if not node.honest or node.dead or node.place >= simulation.settings.nodes or node.was_wiped:
+        return False
+    doomed = {place for fault in simulation.schedule.faults if fault.name == "dead" for place in fault.nodes}
+    lost = [one for one in simulation.validators if not one.honest or one.dead or one.place in doomed or one.was_wiped]
+    return node in lost or len({one.name for one in lost}) < simulation.settings.faulty
+
+
+def end(simulation: Simulation, fault: Fault) -> None:
+    """Let a fault pass."""
+    if fault.name in WEATHER:
+        if fault in simulation.active:
+            simulation.active.remove(fault)
+            simulation.network.weather(simulation.active)
+        return
+    for place in fault.nodes:
+        if place < len(simulation.nodes):
+            node = simulation.nodes[place]
+            if fault.name == "slow-disk":
+                node.disk_ms = 0
+            elif fault.name in ("clock-skew", "clock-jump"):
+                node.clock.skew_ms = 0
