@@ -91,8 +91,12 @@ class Performer:
             (record.sequence, record.batch_digest, process.bodies.raws_of(record.batch_digest)) for record in records if record.batch_digest
         ]
         writes = process.votes.writes(records, bodies)
-        if self._node.synced(lambda: process.votes.database.write(writes, sync=True)):
+
+        def write() -> None:
+            process.votes.database.write(writes, sync=True)
             self._node.simulation.checker.persisted(self._node, records)
+
+        self._node.synced(write)
 
     def _perform(self, effect: Effect) -> None:
         match effect:

@@ -171,7 +171,12 @@ class Process:
     def write(self, block: Block, finalized: FinalizedBlock, included: Sequence[Transaction], named: Sequence[Transaction]) -> bool:
         """Make a block durable and adopt its state; False if the power failed."""
         ids = [transaction.id for transaction in named]
-        if not self.node.synced(lambda: self.store.append(block, included, finalized, ids)):
+
+        def write() -> None:
+            self.store.append(block, included, finalized, ids)
+            self.node.simulation.checker.executed(self.node, block, included)
+
+        if not self.node.synced(write):
             return False
         self.application.commit()
         if len(included) < len(named):
@@ -181,7 +186,6 @@ class Process:
         spent = self.mempool.drop_spent([(one.body.sender, one.body.nonce) for one in included])
         if spent:
             self.store.drop_pending(spent)
-        self.node.simulation.checker.executed(self.node, block, included)
         return True
 
     def _share(self, raws: Sequence[bytes]) -> None:
