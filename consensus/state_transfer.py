@@ -154,7 +154,7 @@ def on_chunk(turn: Turn, peer_name: str, message: ChunkMessage) -> None:
         return
     try:
         chunk = decode_chunk(message.chunk)
-        reason = chunk_objection(transfer.manifest, message.index, chunk)
+        reason = chunk_objection(transfer.manifest, message.index, chunk.entries)
     except DecodeError as error:
         reason = str(error)
     if reason is not None:

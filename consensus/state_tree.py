@@ -26,7 +26,7 @@ class _Leaf:
     def __init__(self, key_hash: bytes, value_hash: bytes) -> None:
         self.path = int.from_bytes(key_hash, "big")
         self.value_hash = value_hash
-        self.hash = _leaf_hash(key_hash, value_hash)
+        self.hash = leaf_hash(key_hash, value_hash)
 
 
 class _Inner:
@@ -37,7 +37,7 @@ class _Inner:
     def __init__(self, left: _Node | None, right: _Node | None) -> None:
         self.left = left
         self.right = right
-        self.hash = _inner_hash(_hash_of(left), _hash_of(right))
+        self.hash = inner_hash(_hash_of(left), _hash_of(right))
 
 
 _Node = _Leaf | _Inner
@@ -67,8 +67,30 @@ class StateTree:
 
     @classmethod
     def of(cls, entries: Iterable[tuple[bytes, bytes]]) -> StateTree:
-        """Build the tree of a whole state in one go."""
-        return cls().apply(list(entries))
+        """Build the tree of a whole state in one go; the values are read one by one and not kept."""
+        return cls.under(entries, 0)
+
+    @classmethod
+    def under(cls, entries: Iterable[tuple[bytes, bytes]], depth: int) -> StateTree:
+        """Build one of the 2^depth subtrees of a whole tree: its root is what stands there, a single entry being its leaf.
+
+        Args:
+            entries: all that belong there: their SHA-256(key) must agree in the first ``depth`` bits; the keys must be distinct.
+        """
+        leaves: list[_Change] = []
+        for key, value in entries:
+            leaf = _Leaf(sha256(key).digest(), sha256(value).digest())
+            leaves.append((leaf.path, leaf))
+        leaves.sort(key=_path_of)
+        return cls(_update(None, leaves, _TOP_BIT - depth))
+
+    @classmethod
+    def joined(cls, parts: Sequence[StateTree]) -> StateTree:
+        """Join the 2^depth subtrees that :meth:`under` made, from left to right, into the whole tree."""
+        nodes = [part._top for part in parts]
+        while len(nodes) > 1:
+            nodes = [_join(nodes[at], nodes[at + 1]) for at in range(0, len(nodes), 2)]
+        return cls(nodes[0])
 
     @property
     def root(self) -> bytes:
@@ -113,26 +135,28 @@ def verify_state(root: bytes, key: bytes, value: bytes | None, proof: StateProof
     if value is not None:
         if proof.other:
             return False
-        result = _leaf_hash(key_hash, sha256(value).digest())
+        result = leaf_hash(key_hash, sha256(value).digest())
     elif proof.other:
         other_key, other_value = proof.other[:32], proof.other[32:]
         shift = _TOP_BIT + 1 - depth
         if len(proof.other) != 64 or other_key == key_hash or int.from_bytes(other_key, "big") >> shift != path >> shift:
             return False
-        result = _leaf_hash(other_key, other_value)
+        result = leaf_hash(other_key, other_value)
     else:
         result = EMPTY_STATE_ROOT
     for level in range(depth - 1, -1, -1):
         sibling = proof.siblings[level]
-        result = _inner_hash(sibling, result) if path >> _TOP_BIT - level & 1 else _inner_hash(result, sibling)
+        result = inner_hash(sibling, result) if path >> _TOP_BIT - level & 1 else inner_hash(result, sibling)
     return result == root
 
 
-def _leaf_hash(key_hash: bytes, value_hash: bytes) -> bytes:
+def leaf_hash(key_hash: bytes, value_hash: bytes) -> bytes:
+    """Return the hash of one entry, from SHA-256(key) and SHA-256(value)."""
     return sha256(b"\x00" + key_hash + value_hash).digest()
 
 
-def _inner_hash(left: bytes, right: bytes) -> bytes:
+def inner_hash(left: bytes, right: bytes) -> bytes:
+    """Return the hash of a branch."""
     return sha256(b"\x01" + left + right).digest()
 
 
@@ -160,8 +184,11 @@ def _update(node: _Node | None, changes: list[_Change], bit: int) -> _Node | Non
     else:
         left, right = node.left, node.right
     split = _first_right(changes, bit)
-    left = _update(left, changes[:split], bit - 1)
-    right = _update(right, changes[split:], bit - 1)
+    return _join(_update(left, changes[:split], bit - 1), _update(right, changes[split:], bit - 1))
+
+
+def _join(left: _Node | None, right: _Node | None) -> _Node | None:
+    """Return the node over two siblings: nothing, a single leaf as it is, or a branch."""
     if left is None and not isinstance(right, _Inner):
         return right
     if right is None and not isinstance(left, _Inner):

@@ -24,15 +24,15 @@ class Bodies:
     """Finds transactions by id, for proposals, for execution and for peers.
 
     Args:
-        index: this validator.
+        name: of this node.
         mempool, store, clock: of the channel.
         ask: sends a request for transactions (ids) to one validator, None for all.
     """
 
     def __init__(
-        self, index: int, mempool: Mempool, store: ChannelStore, clock: Clock, ask: Callable[[int | None, Sequence[bytes]], None]
+        self, name: str, mempool: Mempool, store: ChannelStore, clock: Clock, ask: Callable[[str | None, Sequence[bytes]], None]
     ) -> None:
-        self._index = index
+        self._name = name
         self._mempool = mempool
         self._store = store
         self._clock = clock
@@ -87,14 +87,18 @@ class Bodies:
             found.append(transaction)
         return tuple(found)
 
-    async def transactions_of(self, batch: bytes) -> tuple[Transaction, ...] | None:
-        """Return the transactions of a decided batch, however long it takes to get hold of them; None if :meth:`give_up` ended that."""
+    async def transactions_of(self, batch: bytes, proposer: str) -> tuple[Transaction, ...] | None:
+        """Return the transactions of a decided batch, however long it takes to get hold of them; None if :meth:`give_up` ended that.
+
+        Args:
+            proposer: the node to ask first for missing ones.
+        """
         if batch == NULL_BATCH:
             return ()
         decoded, digest = decode_batch(batch), batch_digest(batch)
         self._executing = decoded
         while (found := self.find_all(digest, decoded)) is None and self._executing is not None:
-            self.want(decoded, decoded.proposer)
+            self.want(decoded, proposer)
             self._arrived.clear()
             await self._arrived.wait()
         self._executing = None
@@ -115,14 +119,14 @@ class Bodies:
         for transaction in transactions:
             self._void[transaction.id] = (height, transaction)
 
-    def want(self, batch: Batch, ask_first: int | None) -> None:
+    def want(self, batch: Batch, ask_first: str | None) -> None:
         """Ask for the missing transactions of a batch, if they are not asked for already."""
         missing = [one for one in batch.transaction_ids if one not in self._wanted and self.find(one) is None]
         now_ms = self._clock.monotonic_ms()
         for transaction_id in missing:
             self._wanted[transaction_id] = now_ms
         for start in range(0, len(missing), MAX_FETCH):
-            self._ask(ask_first if ask_first != self._index else None, missing[start : start + MAX_FETCH])
+            self._ask((ask_first or None) if ask_first != self._name else None, missing[start : start + MAX_FETCH])
 
     def wants(self, transaction_id: bytes) -> bool:
         """Tell whether a proposal names this transaction and it is not here yet."""

@@ -7,48 +7,50 @@ The walk of a transaction: :mod:`node.intake` (checked, stored, pooled, shared) 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor as Threads
 
 import structlog
 
 from consensus.application import FinalizedBlock
-from consensus.block import Header, genesis_header
+from consensus.block import Header
 from consensus.codec import encode
-from consensus.crypto import Signer
-from consensus.effects import Event, Fault, LogRecord, Received
-from consensus.errors import InputError, InvariantViolation, PeerFault
+from consensus.effects import EpochEntered, Event, Evidence, Fault, LogRecord, Pruned, Received
+from consensus.errors import PeerFault
 from consensus.mempool import Mempool
-from consensus.messages import Message
+from consensus.messages import Kind, Message
 from consensus.proofs import EntryProof, TransactionProof
-from consensus.quorum import quorums
-from consensus.recovery import Recovered
 from consensus.replica import Replica
-from consensus.state import ReplicaConfig
-from consensus.state_tree import StateTree
+from consensus.snapshot import SnapshotManifest
 from consensus.transaction import Transaction, decode_transaction
-from contracts.application import LedgerApplication
+from consensus.validators import EpochChange
+from contracts.events import Member
 from contracts.genesis import Genesis
-from node.block_store import ChannelStore
 from node.bodies import Bodies
+from node.channel_status import status_of
+from node.clerk import Clerk
 from node.clock import Clock
 from node.driver import Driver, answered
+from node.epochs import EpochBook
 from node.event_hub import EventHub
 from node.executor import Executor
 from node.intake import Intake, Submission
 from node.metrics import ChannelMetrics
+from node.opening import ChannelDisk, Identity, found_on, open_ledger, replica_config
 from node.peers import PeerDoor
 from node.proposals import ProposalDesk
 from node.prover import Prover
 from node.publisher import Publisher
 from node.replica_host import ReplicaHost
 from node.transport import PeerLinks
-from node.vote_log import VoteLog
+from node.upkeep import Upkeep
 
 log = structlog.get_logger("gridpact.channel")
 HOUSEKEEPING_S = 0.25
 SHARE_AGAIN_MS = 1_000
 SHARE_AGAIN_MOST = 200
+LEVEL_BLOCKS = 2
+"""So many blocks behind the others a node still counts as level."""
 
 
 class Channel:
@@ -56,14 +58,14 @@ class Channel:
 
     Args:
         genesis: of the channel.
-        index: this node's place among the validators.
-        signer: its validator key.
-        store, votes: opened databases.
+        identity: who this node is; the validator sets of the chain say whether it votes or follows.
+        disk: opened databases.
         clock: chain time and monotonic time.
         threads: where signatures are checked and disks are waited for.
         metrics: of the channel.
 
     Attributes:
+        name, node: of the channel, of this node.
         publisher: announces what is final.
         stopped_because: why the channel stopped by itself; None while it works.
 
@@ -73,52 +75,46 @@ class Channel:
     """
 
     def __init__(
-        self,
-        genesis: Genesis,
-        index: int,
-        signer: Signer,
-        store: ChannelStore,
-        votes: VoteLog,
-        clock: Clock,
-        threads: Threads,
-        metrics: ChannelMetrics,
+        self, genesis: Genesis, identity: Identity, disk: ChannelDisk, clock: Clock, threads: Threads, metrics: ChannelMetrics
     ) -> None:
-        self.name = genesis.channel
+        self.name, self.node = genesis.channel, identity.name
         self.genesis = genesis
-        self.index = index
-        self.store = store
         self.clock = clock
         self.events = EventHub()
         self.stopped_because: str | None = None
-        self.application = application = _open_ledger(genesis, store)
-        self.publisher = Publisher(self.events, store, genesis, metrics)
-        self._votes = votes
+        self.store, self._votes = store, votes = disk.store, disk.votes
+        self.application = application = open_ledger(genesis, store)
+        self._epochs = epochs = EpochBook(application.epochs())
+        self.publisher = Publisher(self.events, store, genesis, epochs, metrics)
         self._threads = threads
         self._metrics = metrics
         self._mempool = mempool = Mempool()
         self._prover = Prover(store, application, self.events)
         self._door = door = PeerDoor(genesis.channel, self)
+        self._addresses: Callable[[], None] = lambda: None
         rules = genesis.consensus
 
         def post(event: Event) -> None:
             self._driver.post(event)
 
-        self._bodies = bodies = Bodies(index, mempool, store, clock, lambda peer, ids: door.ask(peer, self._intake.hurry(ids)))
+        self._bodies = bodies = Bodies(identity.name, mempool, store, clock, lambda peer, ids: self._ask(peer, self._intake.hurry(ids)))
         for sequence, digest, raws in votes.bodies():
             bodies.restore(sequence, digest, raws)
-        self._desk = desk = ProposalDesk(
-            index, rules, bodies, mempool, application, store, clock, lambda effect, why: post(answered(effect, why))
+        self._desk = desk = ProposalDesk(rules, bodies, mempool, application, store, clock, lambda effect, why: post(answered(effect, why)))
+        self._executor = Executor(
+            application, store, bodies, epochs, application.sender_key, threads, post, self._committed, self._replaced, metrics
         )
-        self._executor = Executor(application, store, bodies, application.sender_key, threads, post, self._committed, metrics)
         self._host = ReplicaHost(
-            store, votes, mempool, desk, bodies, application, clock, metrics, rules.view_timeout_ms, self._executor.put, door.send_message,
-            self._announce,
+            store, votes, mempool, desk, bodies, application, clock, metrics, rules.view_timeout_ms, disk.shelf, self._executor.put,
+            door.send_message, self._announce, self._epoch_entered, self._accuse,
         )  # fmt: skip
-        replica = Replica(_replica_config(genesis, index, signer), _found(store, votes))
-        self._driver = Driver(replica, self._host, clock, self._persist, door.send_message, metrics)
+        replica = Replica(replica_config(genesis, identity, disk.snapshot_every), found_on(store, votes, application))
+        self._driver = Driver(replica, self._host, clock, self._persist, door.send_message, self._broadcast, metrics)
         self._intake = Intake(
-            application, application.sender_key, store, mempool, bodies, self._arrived, clock, threads, door.share, metrics
+            application, application.sender_key, store, mempool, bodies, self._arrived, clock, threads, self._share, metrics
         )
+        self._clerk = Clerk(identity, votes.id, application, clock, self._intake.submit)
+        self._upkeep = Upkeep(disk, rules.window, self.epoch_changes, lambda first: post(Pruned(first)), threads)
 
     # ----------------------------------------------------------------------------------------------------------- running
 
@@ -136,6 +132,7 @@ class Channel:
                 tasks.create_task(self._intake.run(), name="intake")
                 tasks.create_task(self._driver.run(), name="driver")
                 tasks.create_task(self._keep_house(), name="housekeeping")
+                tasks.create_task(self._upkeep.run(), name="upkeep")
         except BaseExceptionGroup as group:
             self.stopped_because = "; ".join(str(error) for error in group.exceptions)
             raise
@@ -166,7 +163,8 @@ class Channel:
             if late:
                 self._intake.gone([transaction.id for transaction in late])
                 log.warning("transactions can no longer execute", count=len(late), first=late[0].id.hex())
-            self._door.share([transaction.raw for transaction in old if transaction.id in self._mempool])
+            self._share([transaction.raw for transaction in old if transaction.id in self._mempool])
+            await self._clerk.work(self._is_level())
             self._metrics.mempool_transactions.set(len(self._mempool))
             self._metrics.mempool_bytes.set(self._mempool.size_bytes)
             self._driver.wake()
@@ -197,57 +195,51 @@ class Channel:
     def status(self) -> dict[str, object]:
         """Return how the channel does, ready for JSON."""
         status = self._driver.replica.status(self.clock.monotonic_ms())
-        head = self.store.head()
-        names = [validator.name for validator in self.genesis.validators]
-        open_slots = [slot for slot in status.in_flight if not slot.decided]
-        return {
-            "chain_id": self.genesis.chain_id,
-            "channel": self.name,
-            "node": names[self.index],
-            "index": self.index,
-            "view": status.view,
-            "next_view": status.view if status.changing else status.view + 1,
-            "primary": names[status.primary],
-            "changing": status.changing,
-            "timer_left_ms": status.timer_left_ms,
-            "height": status.executed,
-            "certified": status.certified,
-            "head_hash": head.hash.hex() if head is not None else "",
-            "state_root": head.state_root.hex() if head is not None else "",
-            "time_ms": head.time_ms if head is not None else 0,
-            "clock_ms": self.clock.now_ms(),
-            "in_flight": [
-                {
-                    "sequence": slot.sequence,
-                    "view": status.view if slot.view is None else slot.view,
-                    "prepared_by": list(slot.prepared_by),
-                    "committed_by": list(slot.committed_by),
-                }
-                for slot in open_slots
-            ],
-            "mempool": {"transactions": len(self._mempool), "bytes": self._mempool.size_bytes},
-            "peers": self._peers(status.peer_heights),
-            "diverged": status.diverged or self.stopped_because is not None,
-        }
+        head, first = self.store.head(), self.store.first_height
+        return status_of(self, self.genesis.chain_id, status, head, self._mempool, self._door, self.clock.now_ms(), first)
 
-    def _peers(self, heights: dict[int, int]) -> list[dict[str, object]]:
-        links = self._door.links.status() if self._door.links is not None else []
-        return [
-            {"name": link.name, "connected": link.connected, "height": heights.get(link.index), "last_seen_ms": link.last_seen_ms}
-            for link in links
-        ]
+    @property
+    def epochs(self) -> EpochBook:
+        """The validator sets that this node knows."""
+        return self._epochs
+
+    def epoch_changes(self) -> tuple[bytes, ...]:
+        """Return the proofs of all epochs that the chain has reached, from epoch 1 on: encoded ``EpochChange`` values."""
+        return self.store.epoch_changes()
+
+    def members(self) -> dict[str, Member]:
+        """Return the validators of the present and of all announced epochs, by name (of one in several, as the last one names it)."""
+        present = self._driver.replica.committee.epoch
+        return {member.name: member for epoch in self.application.view.epochs() if epoch.number >= present for member in epoch.members}
 
     def evidence(self) -> list[dict[str, object]]:
         """Return recorded double signing, ready for JSON."""
-        names = [validator.name for validator in self.genesis.validators]
-        return [
-            {"validator": names[pair.first.sender], "first": encode(pair.first).hex(), "second": encode(pair.second).hex()}
-            for pair in self._host.evidence
-        ]
+        found: list[dict[str, object]] = []
+        for first, second in self._votes.evidence():
+            names = next((one.names for one in self._epochs.all if one.epoch == first.epoch), ())
+            found.append(
+                {
+                    "validator": names[first.sender] if first.sender < len(names) else "",
+                    "epoch": first.epoch,
+                    "kind": Kind(first.kind).name.lower().replace("_", "-"),
+                    "view": first.view,
+                    "sequence": first.sequence,
+                    "first": encode(first).hex(),
+                    "second": encode(second).hex(),
+                }
+            )
+        return found
+
+    def _is_level(self) -> bool:
+        """Whether this node knows the present state: it has what the others say they have."""
+        status = self._driver.replica.status(self.clock.monotonic_ms())
+        heights = status.peer_heights.values()
+        weak = self._driver.replica.committee.quorums.weak
+        return len(heights) >= weak and status.executed + LEVEL_BLOCKS >= max(heights)
 
     # ------------------------------------------------------------------------------------------- for the door (PeerUser)
 
-    async def take_message(self, peer: int, message: Message) -> None:
+    async def take_message(self, peer: str, message: Message) -> None:
         """Give a consensus message to the replica."""
         await self._driver.room()
         self._driver.post(Received(peer, message))
@@ -266,6 +258,37 @@ class Channel:
 
     # ------------------------------------------------------------------------------------------------------------ wiring
 
+    def _others(self) -> list[str]:
+        """Return the names of the validators of the present and of all announced epochs, without this node."""
+        following = [one for one in self._epochs.all if one.epoch >= self._driver.replica.committee.epoch]
+        return sorted({name for validators in following for name in validators.names} - {self.node})
+
+    def _broadcast(self, body: bytes, everybody: bool) -> None:
+        self._door.broadcast_message(body, None if everybody else self._driver.replica.committee.validators.names)
+
+    def _share(self, raws: Sequence[bytes]) -> None:
+        self._door.share(raws, self._others())
+
+    def _ask(self, peer: str | None, ids: Sequence[bytes]) -> None:
+        self._door.ask(peer, ids, self._others())
+
+    def on_new_epoch(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` whenever a validator set is announced or takes effect."""
+        self._addresses = listener
+
+    def _epoch_entered(self, effect: EpochEntered) -> None:
+        previous = effect.validators.epoch - 1
+        last = effect.validators.first_height - 1
+        header, certificate = self.store.header(last), self.store.certificate(last)
+        if previous >= 0 and header is not None and certificate is not None:
+            self.store.put_epoch_change(EpochChange(encode(header), certificate, effect.validators))
+        self._addresses()
+
+    def _accuse(self, evidence: Evidence) -> None:
+        if self._votes.add_evidence(evidence.first, evidence.second):
+            self._metrics.evidence.inc()
+            self._clerk.report(evidence)
+
     def _arrived(self, transaction_ids: Sequence[bytes]) -> None:
         if self._bodies.arrived(transaction_ids):
             self._desk.retry()
@@ -273,8 +296,9 @@ class Channel:
 
     def _announce(self, height: int) -> None:
         header = self.store.header(height)
-        mine = header is not None and header.proposer == self.index
+        mine = header is not None and self._epochs.proposer(height, header.proposer) == self.node
         self.publisher.certified(height, self.transaction_proof if mine else None)
+        self._upkeep.certified(height)
 
     def _committed(self, header: Header, included: Sequence[Transaction], named: Sequence[Transaction], finalized: FinalizedBlock) -> None:
         ids = [transaction.id for transaction in named]
@@ -284,51 +308,15 @@ class Channel:
             self.store.drop_pending(spent)
         self._intake.gone([*ids, *spent])
         self.publisher.executed(header, included, finalized)
+        self._upkeep.executed(header.height)
+        if finalized.announced:
+            self._addresses()
+
+    def _replaced(self, header: Header, _: SnapshotManifest) -> None:
+        """A snapshot took the place of the state: what was in flight is over."""
+        log.info("took a snapshot", height=header.height)
+        self._desk.snapshot_adopted()
+        self._bodies.certified(header.height, ())
 
     async def _persist(self, records: Sequence[LogRecord], bodies: list[tuple[int, bytes, tuple[bytes, ...]]]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._threads, self._votes.append, records, bodies)
-
-
-def _replica_config(genesis: Genesis, index: int, signer: Signer) -> ReplicaConfig:
-    rules = genesis.consensus
-    return ReplicaConfig(
-        index=index,
-        validators=genesis.validator_set,
-        quorums=quorums(len(genesis.validators)),
-        signer=signer,
-        window=rules.window,
-        max_in_flight=rules.max_in_flight,
-        view_timeout_ms=rules.view_timeout_ms,
-        max_view_timeout_ms=rules.max_view_timeout_ms,
-    )
-
-
-def _open_ledger(genesis: Genesis, store: ChannelStore) -> LedgerApplication:
-    """Return the ledger over the store's state; an empty store gets height 0 from genesis."""
-    head = store.head()
-    if head is None:
-        application = LedgerApplication(genesis, store.state)
-        finalized = application.init_chain()
-        header = genesis_header(genesis.chain_id, genesis.channel, genesis.time_ms, genesis.digest, finalized.tree.root)
-        store.start(header, finalized)
-        application.commit()
-        return application
-    first = store.header(0)
-    if first is None or first.previous_hash != genesis.digest:
-        raise InputError(str(store.path), "belongs to another genesis")
-    tree = StateTree.of(store.entries())
-    if tree.root != head.state_root:
-        raise InvariantViolation(f"{store.path}: the stored state does not hash to the state root of block {head.height}")
-    return LedgerApplication(genesis, store.state, tree)
-
-
-def _found(store: ChannelStore, votes: VoteLog) -> Recovered:
-    """Return what the disk holds for the replica."""
-    head = store.head()
-    height = head.height if head is not None else 0
-    certificate = store.last_certificate()
-    certified = certificate.height if certificate is not None else 0
-    above = [header for one in range(certified + 1, height + 1) if (header := store.header(one)) is not None]
-    hashes = {header.height: header.hash for header in above}
-    batches = {header.height: header.batch_digest for header in above}
-    return Recovered(height, certificate, hashes, batches, tuple(votes.records()))

@@ -4,7 +4,8 @@
 
     name = "dc1"                      # this validator's name in the genesis file
     genesis = "genesis.json"          # paths are relative to this file
-    validator_key = "validator.key"
+    validator_key = "validator.key"   # left out: this node follows without a vote
+    next_validator_key = "next.key"   # may be left out: the key that takes over when the validators have decided on it
     data = "data"
 
     [tls]
@@ -33,7 +34,13 @@
     level = "info"                    # debug, info, warning, error
     file = "node.log"                 # may be left out: standard error
 
-    [peers.dc2]                       # every other validator
+    [retain]                          # may be left out
+    blocks = 100000                   # older blocks go; 0 keeps all (the default)
+
+    [snapshots]                       # may be left out
+    every_blocks = 1000               # the same on all nodes; 0: none
+
+    [peers.dc2]                       # the other validators
     host = "10.0.0.2"
     port = 9000
 """
@@ -52,6 +59,7 @@ from consensus.errors import InputError
 from contracts.calls import Name
 from contracts.genesis import Genesis, read_genesis
 from node.block_store import BLOCKS_FOLDER
+from node.snapshots import SNAPSHOTS_FOLDER
 from node.vote_log import VOTES_FOLDER
 
 T = TypeVar("T")
@@ -115,20 +123,35 @@ class LogChoice(_Part, frozen=True):
     file: str = ""
 
 
+class RetainChoice(_Part, frozen=True):
+    """How many of the last blocks are kept; 0 keeps all."""
+
+    blocks: Annotated[int, Meta(ge=0, le=2**53)] = 0
+
+
+class SnapshotChoice(_Part, frozen=True):
+    """At which multiples of the height snapshots are made; 0: never."""
+
+    every_blocks: Annotated[int, Meta(ge=0, le=2**31)] = 1_000
+
+
 class NodeFile(_Part, frozen=True):
     """The file as it is written, paths unresolved."""
 
     name: Name
     genesis: PathText
-    validator_key: PathText
     data: PathText
     tls: TlsFiles
     listen: Address
     http: Address
     peers: dict[str, PeerPlace]
+    validator_key: str = ""
+    next_validator_key: str = ""
     mqtt: MqttFiles | None = None
     clock: ClockChoice = ClockChoice()
     log: LogChoice = LogChoice()
+    retain: RetainChoice = RetainChoice()
+    snapshots: SnapshotChoice = SnapshotChoice()
 
 
 class TlsPaths(msgspec.Struct, frozen=True):
@@ -156,6 +179,7 @@ class NodeConfig(msgspec.Struct, frozen=True):
 
     Fields:
         path: the file that it came from.
+        validator_keys: files of the keys, the present one first; none for a node that only follows.
         clock_file: of the replay clock; None for real time.
         log_file: None for standard error.
     """
@@ -163,7 +187,7 @@ class NodeConfig(msgspec.Struct, frozen=True):
     path: Path
     name: str
     genesis: Path
-    validator_key: Path
+    validator_keys: tuple[Path, ...]
     data: Path
     tls: TlsPaths
     listen: Address
@@ -173,6 +197,8 @@ class NodeConfig(msgspec.Struct, frozen=True):
     clock_file: Path | None
     log_level: str
     log_file: Path | None
+    retain_blocks: int
+    snapshot_every: int
 
     def channel_folder(self, channel: str) -> Path:
         """Return the folder of a channel's databases."""
@@ -181,6 +207,10 @@ class NodeConfig(msgspec.Struct, frozen=True):
     def blocks_folder(self, channel: str) -> Path:
         """Return the folder of a channel's block store."""
         return self.data / channel / BLOCKS_FOLDER
+
+    def snapshots_folder(self, channel: str) -> Path:
+        """Return the folder of a channel's snapshots."""
+        return self.data / channel / SNAPSHOTS_FOLDER
 
     def votes_folder(self, channel: str) -> Path:
         """Return the folder of a channel's vote log."""
@@ -203,21 +233,14 @@ def read_config(path: Path) -> NodeConfig:
 
 
 def load_genesis(config: NodeConfig) -> Genesis:
-    """Read the genesis file of a configuration, and check that the two belong together.
+    """Read the genesis file of a configuration.
 
     Raises:
-        InputError: the genesis is wrong, this node is no validator, or the peers are not the other validators.
+        InputError: the genesis is wrong, or the configuration names nobody to talk to.
     """
     genesis = read_genesis(_read(config.genesis), str(config.genesis))
-    names = [validator.name for validator in genesis.validators]
-    if config.name not in names:
-        raise InputError(f"{config.path}: name", f"{config.name} is no validator of {config.genesis.name}")
-    for name in names:
-        if name != config.name and name not in config.peers:
-            raise InputError(f"{config.path}: peers", f"the validator {name} is missing")
-    for name in config.peers:
-        if name not in names or name == config.name:
-            raise InputError(f"{config.path}: peers.{name}", "is no other validator of this chain")
+    if not config.peers:
+        raise InputError(f"{config.path}: peers", "are missing: where are the other data-centre nodes?")
     return genesis
 
 
@@ -275,13 +298,15 @@ def _resolve(path: Path, file: NodeFile) -> NodeConfig:
         raise InputError(f"{path}: clock.file", "is missing (mode is replay)")
     if file.clock.mode == "real" and file.clock.file:
         raise InputError(f"{path}: clock.file", "is given, but mode is real")
+    if file.next_validator_key and not file.validator_key:
+        raise InputError(f"{path}: validator_key", "is missing (there is a next_validator_key)")
     if file.name in file.peers:
         raise InputError(f"{path}: peers.{file.name}", "is this node itself")
     return NodeConfig(
         path=path,
         name=file.name,
         genesis=resolved(file.genesis),
-        validator_key=resolved(file.validator_key),
+        validator_keys=tuple(resolved(key) for key in (file.validator_key, file.next_validator_key) if key),
         data=resolved(file.data),
         tls=TlsPaths(resolved(file.tls.certificate), resolved(file.tls.key), resolved(file.tls.authority)),
         listen=file.listen,
@@ -291,6 +316,8 @@ def _resolve(path: Path, file: NodeFile) -> NodeConfig:
         clock_file=resolved(file.clock.file) if file.clock.file else None,
         log_level=file.log.level,
         log_file=resolved(file.log.file) if file.log.file else None,
+        retain_blocks=file.retain.blocks,
+        snapshot_every=file.snapshots.every_blocks,
     )
 
 

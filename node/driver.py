@@ -17,12 +17,14 @@ import structlog
 from consensus.codec import encode
 from consensus.effects import (
     Adopt,
+    AdoptSnapshot,
     BatchChecked,
     Broadcast,
     Certified,
     CheckBatch,
     Diverged,
     Effect,
+    EpochEntered,
     Event,
     Evidence,
     Execute,
@@ -32,6 +34,10 @@ from consensus.effects import (
     Propose,
     Send,
     ServeBlocks,
+    ServeChunk,
+    ServeSnapshot,
+    StageChunk,
+    StageSnapshot,
     Tick,
     ViewEntered,
     Waiting,
@@ -43,6 +49,8 @@ from node.metrics import ChannelMetrics
 
 log = structlog.get_logger("driver")
 MAX_QUEUED_EVENTS = 20_000
+Work = Execute | Adopt | StageSnapshot | StageChunk | AdoptSnapshot
+"""What the executor does, strictly in order."""
 
 
 class Host(Protocol):
@@ -64,14 +72,17 @@ class Host(Protocol):
         """Return the transactions that must become durable with these records."""
 
     @property
-    def run_block(self) -> Callable[[Execute | Adopt], None]:
-        """Executes a block and answers through :meth:`Driver.post`."""
+    def run_block(self) -> Callable[[Work], None]:
+        """Executes a block, or takes a part of a snapshot, and answers through :meth:`Driver.post`."""
 
     def certified(self, effect: Certified) -> None:
         """Store a certificate."""
 
-    def serve_blocks(self, effect: ServeBlocks) -> None:
-        """Send certified blocks to a peer."""
+    def serve(self, effect: ServeBlocks | ServeSnapshot | ServeChunk) -> None:
+        """Send certified blocks, a manifest or a chunk to a peer."""
+
+    def epoch_entered(self, effect: EpochEntered) -> None:
+        """A new set of validators orders blocks."""
 
     def view_entered(self, effect: ViewEntered) -> None:
         """A new view begins."""
@@ -94,7 +105,8 @@ class Driver:
         host: the channel.
         clock: for the replica's time.
         persist: makes vote log records durable (runs in a thread).
-        send: sends an encoded message to one validator (None: to all others).
+        send: sends an encoded message to one node.
+        broadcast: sends one to all other validators of the epoch, or to everybody.
         metrics: of the channel.
     """
 
@@ -104,7 +116,8 @@ class Driver:
         host: Host,
         clock: Clock,
         persist: Callable[[Sequence[LogRecord], list[tuple[int, bytes, tuple[bytes, ...]]]], Awaitable[None]],
-        send: Callable[[int | None, bytes], None],
+        send: Callable[[str, bytes], None],
+        broadcast: Callable[[bytes, bool], None],
         metrics: ChannelMetrics,
     ) -> None:
         self.replica = replica
@@ -112,6 +125,7 @@ class Driver:
         self._clock = clock
         self._persist = persist
         self._send = send
+        self._broadcast = broadcast
         self._metrics = metrics
         self._events: deque[Event] = deque()
         self._wake = asyncio.Event()
@@ -191,20 +205,22 @@ class Driver:
         match effect:
             case Persist():
                 pass
-            case Broadcast(message):
-                self._send(None, encode(message))
+            case Broadcast(message, everybody):
+                self._broadcast(encode(message), everybody)
             case Send(peer, message):
                 self._send(peer, encode(message))
             case CheckBatch():
                 host.check_batch(effect)
-            case Execute() | Adopt():
+            case Execute() | Adopt() | StageSnapshot() | StageChunk() | AdoptSnapshot():
                 host.run_block(effect)
             case Certified():
                 host.certified(effect)
-            case ServeBlocks():
-                host.serve_blocks(effect)
+            case ServeBlocks() | ServeSnapshot() | ServeChunk():
+                host.serve(effect)
             case ViewEntered():
                 host.view_entered(effect)
+            case EpochEntered():
+                host.epoch_entered(effect)
             case Fault():
                 host.saw_fault(effect)
             case Evidence():

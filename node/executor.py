@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor as Threads
+from functools import partial
+from typing import TypeVar
 
 from consensus.application import Application, FinalizedBlock
 from consensus.block import (
@@ -22,27 +24,46 @@ from consensus.block import (
     block_time_ms,
     decode_batch,
     decode_block,
+    decode_header,
     make_header,
 )
 from consensus.codec import encode
-from consensus.effects import Adopt, AdoptionFailed, Execute, Executed
+from consensus.effects import (
+    Adopt,
+    AdoptionFailed,
+    AdoptSnapshot,
+    Execute,
+    Executed,
+    SnapshotAdopted,
+    SnapshotFailed,
+    StageChunk,
+    StageSnapshot,
+)
 from consensus.errors import DecodeError, InvariantViolation
 from consensus.merkle import merkle_root
+from consensus.snapshot import SnapshotManifest
+from consensus.state_tree import StateTree
 from consensus.transaction import Transaction, decode_transaction, signature_is_valid
 from node.block_store import ChannelStore
 from node.bodies import Bodies
+from node.driver import Work
+from node.epochs import EpochBook
 from node.metrics import ChannelMetrics
+
+T = TypeVar("T")
+PORTION = 128
 
 
 class Executor:
     """Executes blocks of one channel in order.
 
     Args:
-        application, store, bodies: of the channel.
+        application, store, bodies, epochs: of the channel.
         key_of: tells a sender's key after the last block.
         threads: where signatures are checked and the disk is waited for.
         done: takes the answer to the replica.
         committed: told of every new block: header, its transactions, all that its batch named, what executing gave.
+        replaced: told that a snapshot took the place of the state.
         metrics: of the channel.
     """
 
@@ -51,29 +72,51 @@ class Executor:
         application: Application,
         store: ChannelStore,
         bodies: Bodies,
+        epochs: EpochBook,
         key_of: Callable[[str], bytes | None],
         threads: Threads,
-        done: Callable[[Executed | AdoptionFailed], None],
+        done: Callable[[Executed | AdoptionFailed | SnapshotAdopted | SnapshotFailed], None],
         committed: Callable[[Header, Sequence[Transaction], Sequence[Transaction], FinalizedBlock], None],
+        replaced: Callable[[Header, SnapshotManifest], None],
         metrics: ChannelMetrics,
     ) -> None:
         self._application = application
         self._store = store
         self._bodies = bodies
+        self._epochs = epochs
         self._key_of = key_of
         self._threads = threads
         self._done = done
         self._committed = committed
+        self._replaced = replaced
         self._metrics = metrics
-        self._queue: asyncio.Queue[Execute | Adopt] = asyncio.Queue()
+        self._queue: asyncio.Queue[Work] = asyncio.Queue()
         self._instead: Adopt | None = None
+        self._is_overtaken = False
 
-    def put(self, effect: Execute | Adopt) -> None:
-        """Queue a block. A certified one takes the place of a batch that waits for its transactions."""
+    def put(self, effect: Work) -> None:
+        """Queue a block or a part of a snapshot.
+
+        A certified block takes the place of a batch that waits for its transactions; a whole snapshot that of everything that waits.
+        """
+        if isinstance(effect, AdoptSnapshot):
+            self._drain()
+            self._is_overtaken = self._bodies.is_waiting
+            self._bodies.give_up()
         if isinstance(effect, Adopt) and self._bodies.is_waiting:
             self._instead = effect
             self._bodies.give_up()
         else:
+            self._queue.put_nowait(effect)
+
+    def _drain(self) -> None:
+        """Give up the blocks that wait, and keep the parts of the snapshot."""
+        kept = []
+        while not self._queue.empty():
+            effect = self._queue.get_nowait()
+            if not isinstance(effect, Execute | Adopt):
+                kept.append(effect)
+        for effect in kept:
             self._queue.put_nowait(effect)
 
     async def run(self) -> None:
@@ -85,10 +128,21 @@ class Executor:
         """
         while True:
             effect = await self._queue.get()
-            if isinstance(effect, Execute):
-                await self._execute(effect.sequence, effect.batch)
-            elif effect.sequence > self._height:
-                await self._adopt(effect.sequence, effect.block)
+            match effect:
+                case Execute(sequence, batch):
+                    await self._execute(sequence, batch)
+                case Adopt(sequence, block):
+                    if sequence > self._height:
+                        await self._adopt(sequence, block)
+                case StageSnapshot():
+                    await self._in_thread(self._store.stage_begin)
+                case StageChunk(_, chunk):
+                    await self._in_thread(self._store.stage_put, chunk.entries)
+                case AdoptSnapshot(height, manifest):
+                    await self._adopt_snapshot(height, manifest)
+
+    async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *arguments))
 
     @property
     def _height(self) -> int:
@@ -102,9 +156,13 @@ class Executor:
         return head
 
     async def _execute(self, sequence: int, batch: bytes) -> None:
-        named = await self._bodies.transactions_of(batch)
+        proposer = "" if batch == NULL_BATCH else self._epochs.proposer(sequence, decode_batch(batch).proposer)
+        named = await self._bodies.transactions_of(batch, proposer)
         if named is None:
             instead, self._instead = self._instead, None
+            if self._is_overtaken:
+                self._is_overtaken = False
+                return
             if instead is None:
                 raise InvariantViolation(f"block {sequence} was given up without another in its place")
             await self._adopt(instead.sequence, instead.block)
@@ -120,12 +178,12 @@ class Executor:
             finalized = self._application.finalize_block(head.height + 1, time_ms, proposer, named)
         included = [named[position] for position in finalized.included]
         ids = [transaction.id for transaction in included]
-        header = make_header(head, batch, ids, finalized.receipts, finalized.tree.root, time_ms)
+        epoch, following = self._epochs.at(head.height + 1).epoch, self._epochs.at(head.height + 2).digest
+        header = make_header(head, batch, ids, finalized.receipts, finalized.tree.root, epoch, following)
         return Block(header, batch, tuple(transaction.raw for transaction in included), finalized.receipts), finalized
 
     async def _adopt(self, sequence: int, certified: CertifiedBlock) -> None:
         head = self._head(sequence)
-        loop = asyncio.get_running_loop()
         try:
             block = decode_block(certified.block)
             transactions = [decode_transaction(raw) for raw in block.transactions]
@@ -135,7 +193,7 @@ class Executor:
         reason = _objection(head, block, transactions, certified)
         if reason is None and any(self._key_of(one.body.sender) != one.envelope.public_key for one in transactions):
             reason = "a transaction is signed with a key that is not its sender's"
-        if reason is None and not await loop.run_in_executor(self._threads, _all_signed, transactions):
+        if reason is None and not await self._all_signed(transactions):
             reason = "a transaction has a bad signature"
         if reason is not None:
             self._refuse(sequence, reason)
@@ -147,8 +205,7 @@ class Executor:
 
     def _refuse(self, sequence: int, reason: str) -> None:
         """Say that a peer's block is bad. What is queued behind it is given up: the replica hands it out again."""
-        while not self._queue.empty():
-            self._queue.get_nowait()
+        self._drain()
         self._done(AdoptionFailed(sequence, reason))
 
     async def _write(self, block: Block, finalized: FinalizedBlock, included: Sequence[Transaction], named: Sequence[Transaction]) -> None:
@@ -156,13 +213,35 @@ class Executor:
         if len(included) < len(named):
             taken = {transaction.id for transaction in included}
             self._bodies.void(block.header.height, [one for one in named if one.id not in taken])
-        loop = asyncio.get_running_loop()
         with self._metrics.block_store.time():
-            await loop.run_in_executor(self._threads, lambda: self._store.append(block, finalized, spent, publish=False))
+            await self._in_thread(lambda: self._store.append(block, finalized, spent, publish=False))
         self._store.state.publish(finalized.writes)
         self._application.commit()
+        self._epochs.announce(finalized.announced)
         self._committed(block.header, included, named, finalized)
-        self._done(Executed(block.header.height, block.header.hash))
+        self._done(Executed(block.header.height, block.header.hash, finalized.announced))
+
+    async def _all_signed(self, transactions: Sequence[Transaction]) -> bool:
+        """Check the signatures of a peer's block, on all threads."""
+        portions = [transactions[first : first + PORTION] for first in range(0, len(transactions), PORTION)]
+        return all(await asyncio.gather(*(self._in_thread(_are_signed, portion) for portion in portions)))
+
+    async def _adopt_snapshot(self, height: int, manifest: SnapshotManifest) -> None:
+        """Make what was staged the state, if it is the certified one; from here on the store begins at its height."""
+        header = decode_header(manifest.header)
+        if height <= self._height:
+            self._done(SnapshotFailed(height, f"block {self._height} is here already"))
+            return
+        tree = await self._in_thread(lambda: StateTree.of(self._store.staged()))
+        if tree.root != header.state_root:
+            self._done(SnapshotFailed(height, "what was staged does not hash to the certified state"))
+            return
+        await self._in_thread(self._store.adopt_snapshot, header, manifest.certificate, manifest.epochs)
+        self._store.show_snapshot()
+        self._application.restore(tree)
+        self._epochs.reset(self._application.epochs())
+        self._replaced(header, manifest)
+        self._done(SnapshotAdopted(height, self._epochs.all))
 
 
 def _objection(head: Header, block: Block, transactions: Sequence[Transaction], certified: CertifiedBlock) -> str | None:
@@ -181,5 +260,5 @@ def _objection(head: Header, block: Block, transactions: Sequence[Transaction], 
     return None
 
 
-def _all_signed(transactions: Sequence[Transaction]) -> bool:
+def _are_signed(transactions: Sequence[Transaction]) -> bool:
     return all(signature_is_valid(transaction) for transaction in transactions)

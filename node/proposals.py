@@ -34,7 +34,6 @@ class ProposalDesk:
     """Knows which transactions every batch in flight stands for.
 
     Args:
-        index: this validator.
         rules: limits from genesis.
         bodies, mempool, application, store, clock: of the channel.
         answer: takes the answer to a check: the effect, and the reason against it or None.
@@ -42,7 +41,6 @@ class ProposalDesk:
 
     def __init__(
         self,
-        index: int,
         rules: ConsensusRules,
         bodies: Bodies,
         mempool: Mempool,
@@ -51,7 +49,6 @@ class ProposalDesk:
         clock: Clock,
         answer: Callable[[CheckBatch, str | None], None],
     ) -> None:
-        self._index = index
         self._rules = rules
         self._bodies = bodies
         self._mempool = mempool
@@ -64,13 +61,19 @@ class ProposalDesk:
 
     # ------------------------------------------------------------------------------------------------------------ making
 
-    def make_batch(self, view: int, in_flight: int) -> bytes | None:
-        """Return the next proposal, or None while waiting is wiser (nothing to order, or others are in flight and more will come)."""
+    def make_batch(self, seat: int, view: int, in_flight: int, wants_block: bool) -> bytes | None:
+        """Return the next proposal, or None while waiting is wiser (nothing to order, or others are in flight and more will come).
+
+        Args:
+            seat: of this validator in the present epoch.
+            wants_block: a block is wanted even if it is empty.
+        """
         candidates = self._mempool.select(self._rules.max_batch_transactions, self._rules.max_batch_bytes)
         now_ms = self._clock.now_ms()
         if not candidates:
             deadline_ms = self._application.next_deadline_ms()
-            if in_flight or deadline_ms is None or deadline_ms > now_ms:
+            is_due = deadline_ms is not None and deadline_ms <= now_ms
+            if in_flight or not (is_due or wants_block):
                 return None
         elif in_flight and len(candidates) < self._rules.max_batch_transactions // 2:
             since_ms, _ = self._mempool.waiting(0, 0)
@@ -80,7 +83,7 @@ class ProposalDesk:
         chosen = self._admissible(candidates, time_ms)
         if candidates and not chosen:
             return None
-        batch = encode(Batch(view, self._index, time_ms, tuple(transaction.id for transaction in chosen)))
+        batch = encode(Batch(view, seat, time_ms, tuple(transaction.id for transaction in chosen)))
         self._bodies.keep(0, batch_digest(batch), tuple(chosen))
         return batch
 
@@ -119,7 +122,7 @@ class ProposalDesk:
             self._answer(effect, reason)
             return
         self._open[effect.sequence] = _OpenCheck(effect, batch)
-        self._try(effect.sequence, effect.proposer)
+        self._try(effect.sequence, effect.peer)
 
     def _objection_to_batch(self, effect: CheckBatch, batch: Batch) -> str | None:
         rules = self._rules
@@ -138,7 +141,7 @@ class ProposalDesk:
             return "it names a transaction of another batch in flight"
         return None
 
-    def _try(self, sequence: int, ask_first: int | None) -> None:
+    def _try(self, sequence: int, ask_first: str | None) -> None:
         waiting = self._open[sequence]
         effect = waiting.effect
         transactions = self._bodies.find_all(effect.digest, waiting.batch)
@@ -169,6 +172,12 @@ class ProposalDesk:
             self._try(sequence, None)
 
     # ------------------------------------------------------------------------------------------------------------ ending
+
+    def snapshot_adopted(self) -> None:
+        """Everything in flight is over: another state took the place of the own one."""
+        self._times.clear()
+        self._open.clear()
+        self._mempool.release_all()
 
     def view_entered(self) -> None:
         """Forget the checks of the view that was left; proposals of the new one reserve their transactions anew."""

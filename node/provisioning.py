@@ -20,7 +20,10 @@ from consensus.errors import InputError
 from contracts.genesis import ConsensusRules, Genesis, MarketRules, Meter, Participant, Tariff, Validator, check_genesis, write_genesis
 from node.config import CONFIG_FILE
 from node.keys import Authority, authority_pem, create_authority, create_signer, issue_certificate, write_secret
+from node.vote_log import FIRST_START
 
+DATA_FOLDER = "data"
+FIRST_START_TEXT = "This node has never signed anything. The first start takes this file away. Never copy it back.\n"
 GENESIS_FILE = "genesis.json"
 NODES_FOLDER = "nodes"
 CA_CERTIFICATE, CA_KEY = "ca.crt", "ca.key"
@@ -180,11 +183,18 @@ def _write_node(home: Path, plan: ClusterPlan, node: NodePlan, authority: Author
     if plan.mqtt_ca:
         (home / MQTT_CA).write_bytes(plan.mqtt_ca)
     (home / CONFIG_FILE).write_text(node_toml(plan, node), encoding="utf-8")
+    mark_first_start(home / DATA_FOLDER / plan.channel)
+
+
+def mark_first_start(channel_folder: Path) -> None:
+    """Say in a channel's new folder that nothing was ever signed with it: so its node may vote from the beginning."""
+    channel_folder.mkdir(parents=True)
+    (channel_folder / FIRST_START).write_text(FIRST_START_TEXT, encoding="utf-8")
 
 
 def node_toml(plan: ClusterPlan, node: NodePlan) -> str:
     """Return the configuration file of one node."""
-    top: dict[str, str | int] = {"name": node.name, "genesis": GENESIS_FILE, "validator_key": VALIDATOR_KEY, "data": "data"}
+    top: dict[str, str | int] = {"name": node.name, "genesis": GENESIS_FILE, "validator_key": VALIDATOR_KEY, "data": DATA_FOLDER}
     tables: dict[str, dict[str, str | int]] = {
         "tls": {"certificate": TLS_CERTIFICATE, "key": TLS_KEY, "authority": CA_CERTIFICATE},
         "listen": {"host": node.listen_host or node.host, "port": node.port},
@@ -205,17 +215,17 @@ def node_toml(plan: ClusterPlan, node: NodePlan) -> str:
         tables["log"]["file"] = plan.log_file.replace("{name}", node.name)
     for peer in plan.nodes:
         if peer.name != node.name:
-            tables[f"peers.{_toml_text(peer.name)}"] = {"host": peer.host, "port": peer.port}
+            tables[f"peers.{toml_text(peer.name)}"] = {"host": peer.host, "port": peer.port}
     parts = ["".join(_toml_line(key, value) for key, value in top.items())]
     parts.extend(f"[{title}]\n" + "".join(_toml_line(key, value) for key, value in table.items()) for title, table in tables.items())
     return "\n".join(parts)
 
 
 def _toml_line(key: str, value: str | int) -> str:
-    return f"{key} = {_toml_text(value) if isinstance(value, str) else value}\n"
+    return f"{key} = {toml_text(value) if isinstance(value, str) else value}\n"
 
 
-def _toml_text(text: str) -> str:
+def toml_text(text: str) -> str:
     """Return ``text`` as a TOML basic string."""
     escaped = "".join(
         f"\\u{ord(letter):04x}" if ord(letter) < 32 or ord(letter) == 127 else f"\\{letter}" if letter in '"\\' else letter

@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from consensus.application import FinalizedBlock
-from consensus.block import NO_PROPOSER, Header
+from consensus.block import Header
 from consensus.codec import encode
 from consensus.proofs import TransactionProof
 from consensus.transaction import Transaction
 from contracts.genesis import Genesis
 from contracts.topics import ReceiptNotice
 from node.block_store import ChannelStore
+from node.epochs import EpochBook
 from node.event_hub import EventHub
 from node.metrics import ChannelMetrics
 
@@ -30,17 +31,18 @@ class Publisher:
     Args:
         events: where to publish.
         store: of the channel.
-        genesis: names meters and validators.
+        genesis: names meters.
+        epochs: names validators.
         metrics: of the channel.
 
     Attributes:
         send_receipt: set by whoever has a broker: takes a meter's id and an encoded ``ReceiptNotice``.
     """
 
-    def __init__(self, events: EventHub, store: ChannelStore, genesis: Genesis, metrics: ChannelMetrics) -> None:
+    def __init__(self, events: EventHub, store: ChannelStore, genesis: Genesis, epochs: EpochBook, metrics: ChannelMetrics) -> None:
         self._events = events
         self._store = store
-        self._validators = [validator.name for validator in genesis.validators]
+        self._epochs = epochs
         self._meters = frozenset(meter.meter for meter in genesis.meters)
         self._metrics = metrics
         self._held: dict[int, tuple[Header, tuple[object, ...], list[tuple[str, bytes]]]] = {}
@@ -81,7 +83,7 @@ class Publisher:
                 "hash": header.hash.hex(),
                 "time_ms": header.time_ms,
                 "transactions": header.transaction_count,
-                "proposer": self._validators[header.proposer] if header.proposer != NO_PROPOSER else "",
+                "proposer": self._epochs.proposer(height, header.proposer),
             },
         )
 

@@ -10,31 +10,33 @@ from consensus.application import Application
 from consensus.block import CertifiedBlock
 from consensus.codec import encode
 from consensus.effects import (
-    Adopt,
     Certified,
     CheckBatch,
     Diverged,
+    EpochEntered,
     Evidence,
-    Execute,
     Fault,
     LogRecord,
     ServeBlocks,
+    ServeChunk,
+    ServeSnapshot,
     ViewEntered,
     Waiting,
 )
 from consensus.mempool import Mempool
-from consensus.messages import BlocksMessage
+from consensus.messages import BlocksMessage, ChunkMessage, SnapshotMessage
 from consensus.replica import Replica
 from node.block_store import ChannelStore
 from node.bodies import Bodies
 from node.clock import Clock
+from node.driver import Work
 from node.metrics import ChannelMetrics
 from node.proposals import ProposalDesk
+from node.snapshots import SnapshotShelf
 from node.vote_log import VoteLog
 
 log = structlog.get_logger("gridpact.replica")
 MAX_SERVED_BYTES = 8 * 1024 * 1024
-MAX_EVIDENCE = 1_000
 PATIENCE_FACTOR = 4
 """A transaction counts as overtaken when one that came so many view time-outs later was executed before it."""
 
@@ -45,9 +47,12 @@ class ReplicaHost:
     Args:
         store, votes, mempool, desk, bodies, application, clock, metrics: of the channel.
         view_timeout_ms: first patience with a primary.
-        run_block: queues a block for execution.
-        send: sends an encoded message to one validator.
+        shelf: the snapshots that can be served.
+        run_block: queues a block or a part of a snapshot.
+        send: sends an encoded message to one node.
         announce: told of every certified height.
+        entered: told of every epoch that begins.
+        accuse: told of every proof of double signing.
     """
 
     def __init__(
@@ -61,11 +66,13 @@ class ReplicaHost:
         clock: Clock,
         metrics: ChannelMetrics,
         view_timeout_ms: int,
-        run_block: Callable[[Execute | Adopt], None],
-        send: Callable[[int | None, bytes], None],
+        shelf: SnapshotShelf,
+        run_block: Callable[[Work], None],
+        send: Callable[[str, bytes], None],
         announce: Callable[[int], None],
+        entered: Callable[[EpochEntered], None],
+        accuse: Callable[[Evidence], None],
     ) -> None:
-        self.evidence: list[Evidence] = []
         self.run_block = run_block
         self._store = store
         self._votes = votes
@@ -76,8 +83,11 @@ class ReplicaHost:
         self._clock = clock
         self._metrics = metrics
         self._patience_ms = PATIENCE_FACTOR * view_timeout_ms
+        self._shelf = shelf
         self._send = send
         self._announce = announce
+        self._entered = entered
+        self._accuse = accuse
         self._deadline_seen_ms: int | None = None
 
     def waiting(self) -> Waiting:
@@ -93,7 +103,8 @@ class ReplicaHost:
 
     def make_batch(self, replica: Replica) -> bytes | None:
         """Return the next proposal."""
-        return self._desk.make_batch(replica.view, replica.in_flight)
+        seat = replica.committee.index
+        return None if seat is None else self._desk.make_batch(seat, replica.view, replica.in_flight, replica.wants_block)
 
     def proposed(self, sequence: int, batch: bytes) -> None:
         """Note an own proposal."""
@@ -116,14 +127,27 @@ class ReplicaHost:
         failure it may be gone, and then the votes must not be.
         """
         height = effect.certificate.height
-        self._store.put_certificate(effect.certificate)
-        self._votes.truncate(min(effect.truncate, self._store.durable_certificate), effect.view)
+        self._store.put_certificate(effect.certificate, sync=effect.last_of_epoch)
+        self._votes.truncate(min(effect.truncate, self._store.durable_certificate), effect.epoch, effect.view)
         self._desk.certified(height)
         self._metrics.certified_height.set(height)
         self._announce(height)
 
-    def serve_blocks(self, effect: ServeBlocks) -> None:
-        """Send certified blocks to a peer that lags, as many as fit into one message."""
+    def serve(self, effect: ServeBlocks | ServeSnapshot | ServeChunk) -> None:
+        """Send a peer what it asks for, if it is here."""
+        if isinstance(effect, ServeBlocks):
+            self._serve_blocks(effect)
+        elif isinstance(effect, ServeSnapshot):
+            manifest = self._shelf.manifest(effect.height)
+            if manifest is not None:
+                self._send(effect.peer, encode(SnapshotMessage(manifest)))
+        else:
+            chunk = self._shelf.chunk(effect.height, effect.index)
+            if chunk is not None:
+                self._send(effect.peer, encode(ChunkMessage(effect.height, effect.index, chunk)))
+
+    def _serve_blocks(self, effect: ServeBlocks) -> None:
+        """Send certified blocks, as many as fit into one message."""
         blocks: list[CertifiedBlock] = []
         size = 0
         for height in range(effect.first, effect.last + 1):
@@ -134,6 +158,13 @@ class ReplicaHost:
             size += len(raw)
         if blocks:
             self._send(effect.peer, encode(BlocksMessage(tuple(blocks))))
+
+    def epoch_entered(self, effect: EpochEntered) -> None:
+        """Note a new set of validators."""
+        self._metrics.epoch.set(effect.validators.epoch)
+        self._metrics.voting.set(effect.index is not None)
+        log.info("entered epoch", epoch=effect.validators.epoch, members=",".join(effect.validators.names), seat=effect.index)
+        self._entered(effect)
 
     def view_entered(self, effect: ViewEntered) -> None:
         """Note a new view."""
@@ -149,10 +180,8 @@ class ReplicaHost:
 
     def saw_evidence(self, effect: Evidence) -> None:
         """Keep proof of double signing."""
-        self._metrics.evidence.inc()
-        if len(self.evidence) < MAX_EVIDENCE:
-            self.evidence.append(effect)
         log.error("validator signed two different votes", validator=effect.first.sender, sequence=effect.first.sequence)
+        self._accuse(effect)
 
     def diverged(self, effect: Diverged) -> None:
         """Say loudly that this node is wrong; the driver stops the channel."""

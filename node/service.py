@@ -23,6 +23,8 @@ from node.http_api import HttpApi
 from node.keys import certificate_days_left, load_tls, read_password, read_signer
 from node.meter_feed import BrokerSettings, MeterFeed
 from node.metrics import ChannelMetrics, NodeMetrics
+from node.opening import ChannelDisk, Identity
+from node.snapshots import SnapshotShelf
 from node.transport import PeerAddress, PeerLinks
 from node.vote_log import VoteLog
 
@@ -45,7 +47,7 @@ class NodeFailedError(InvariantViolation):
 
 
 async def run_node(config: NodeConfig, stop: asyncio.Event) -> None:
-    """Run one data-centre node until ``stop`` is set.
+    """Run one node until ``stop`` is set: it votes in the epochs whose validator set names it, and follows in all others.
 
     Raises:
         InputError: configuration, genesis or keys do not fit together, or an address is taken.
@@ -53,10 +55,8 @@ async def run_node(config: NodeConfig, stop: asyncio.Event) -> None:
         NodeFailedError: an invariant broke while it ran.
     """
     genesis = load_genesis(config)
-    signer = read_signer(config.validator_key)
-    index = [validator.name for validator in genesis.validators].index(config.name)
-    if genesis.validators[index].public_key != signer.public_key.hex():
-        raise InputError(f"{config.path}: validator_key", f"is not the key that genesis has for {config.name}")
+    identity = Identity(config.name, tuple(read_signer(path) for path in config.validator_keys))
+    _check_keys(config, genesis, identity)
     clock: Clock = ReplayClock(config.clock_file) if config.clock_file is not None else RealClock()
     metrics = NodeMetrics()
     threads = ThreadPoolExecutor(THREADS, thread_name_prefix="worker")
@@ -64,8 +64,10 @@ async def run_node(config: NodeConfig, stop: asyncio.Event) -> None:
     try:
         votes = VoteLog.open(config.votes_folder(genesis.channel))
         try:
-            channel = Channel(genesis, index, signer, store, votes, clock, threads, metrics.channel(genesis.channel))
-            await _serve(config, genesis, channel, metrics, stop)
+            shelf = SnapshotShelf(config.snapshots_folder(genesis.channel))
+            disk = ChannelDisk(store, votes, shelf, config.retain_blocks, config.snapshot_every)
+            channel = Channel(genesis, identity, disk, clock, threads, metrics.channel(genesis.channel))
+            await _serve(config, channel, metrics, stop)
         finally:
             threads.shutdown(wait=True)
             votes.close()
@@ -73,12 +75,22 @@ async def run_node(config: NodeConfig, stop: asyncio.Event) -> None:
         store.close()
 
 
-async def _serve(config: NodeConfig, genesis: Genesis, channel: Channel, metrics: NodeMetrics, stop: asyncio.Event) -> None:
+def _check_keys(config: NodeConfig, genesis: Genesis, identity: Identity) -> None:
+    """Check that a validator of genesis has some key. (Whether it is the right one, the chain says: keys change.)
+
+    Raises:
+        InputError: it has none.
+    """
+    if not identity.signers and config.name in [validator.name for validator in genesis.validators]:
+        raise InputError(f"{config.path}: validator_key", f"is missing, and {config.name} is a validator of {config.genesis.name}")
+
+
+async def _serve(config: NodeConfig, channel: Channel, metrics: NodeMetrics, stop: asyncio.Event) -> None:
     """Open the doors, run the channel, close the doors in the opposite order."""
     links = PeerLinks(
-        index=channel.index,
+        name=config.name,
         listen=(config.listen.host, config.listen.port),
-        peers=_peers(config, genesis, channel.index),
+        peers=_peers(config, channel),
         tls=load_tls(config.tls.certificate, config.tls.key, config.tls.authority),
         on_frame=channel.door.on_frame,
     )
@@ -87,6 +99,7 @@ async def _serve(config: NodeConfig, genesis: Genesis, channel: Channel, metrics
     if days < WARN_DAYS:
         log.warning("the TLS certificate of this node expires soon: the others will refuse its links then", days_left=days)
     feed = _make_feed(config, channel, metrics.channel(channel.name))
+    channel.on_new_epoch(lambda: _follow_epochs(config, channel, links, feed))
     async with contextlib.AsyncExitStack() as doors:
         await links.start()
         doors.push_async_callback(links.stop)
@@ -96,6 +109,7 @@ async def _serve(config: NodeConfig, genesis: Genesis, channel: Channel, metrics
             channel.publisher.send_receipt = feed.publish_receipt
             await feed.start()
             doors.push_async_callback(feed.stop)
+            feed.publish_epochs(channel.epoch_changes())
         gc.collect()
         gc.freeze()
         log.info("node started", node=config.name, height=channel.status()["height"], http=api.url)
@@ -149,13 +163,30 @@ async def _watch(links: PeerLinks, feed: MeterFeed | None, metrics: NodeMetrics,
         await asyncio.sleep(GAUGES_S)
 
 
-def _peers(config: NodeConfig, genesis: Genesis, own: int) -> dict[int, PeerAddress]:
-    places = config.peers
-    return {
-        index: PeerAddress(validator.name, places[validator.name].host, places[validator.name].port)
-        for index, validator in enumerate(genesis.validators)
-        if index != own
-    }
+def _peers(config: NodeConfig, channel: Channel) -> dict[str, PeerAddress]:
+    """Return where the other nodes are: the configuration says so, or else the chain, for validators that it has decided on.
+
+    A node that only follows keeps to all nodes of its configuration.
+    """
+    peers = {name: PeerAddress(name, place.host, place.port) for name, place in config.peers.items()}
+    members = channel.members()
+    for member in members.values():
+        if member.host and member.name not in peers:
+            peers[member.name] = PeerAddress(member.name, member.host, member.port)
+    if channel.node in members:
+        peers = {name: place for name, place in peers.items() if name in members}
+    peers.pop(channel.node, None)
+    return peers
+
+
+def _follow_epochs(config: NodeConfig, channel: Channel, links: PeerLinks, feed: MeterFeed | None) -> None:
+    """Link to the validators of the present and of announced epochs; let meters know who signs."""
+    peers = _peers(config, channel)
+    for name in sorted(set(channel.members()) - set(peers) - {channel.node}):
+        log.warning("no address is known for a validator", validator=name)
+    links.set_peers(peers)
+    if feed is not None:
+        feed.publish_epochs(channel.epoch_changes())
 
 
 def _make_feed(config: NodeConfig, channel: Channel, metrics: ChannelMetrics) -> MeterFeed | None:

@@ -1,11 +1,16 @@
 """The vote log: what this replica signed, durable before it is sent. A LevelDB database of its own.
 
-Keys sort by sequence number, view and kind (big endian). Beside the votes stand the transaction bodies of batches that this replica
+Keys sort by sequence number, epoch, view and kind (big endian). Beside the votes stand the transaction bodies of batches that this replica
 prepared, so that it can serve and execute them after a restart.
+
+A log has an id, and a validator has its seat with the key *and the log* that the validator set names (:mod:`consensus.validators`). The
+log of a node that is set up for a new chain or as a new validator has the empty id: the folder then holds :data:`FIRST_START`, which
+the first start takes away. Any other new log, as after a lost disk, gets a random id.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,29 +18,41 @@ from pathlib import Path
 from consensus.codec import Decoder, encode
 from consensus.effects import LogRecord
 from consensus.errors import DecodeError, InvariantViolation
+from consensus.messages import Vote
 from node.key_value import Database, StoreDamagedError, StoreError, Write, open_database
 
 VOTES_FOLDER = "votes"
 """Name of this database's folder inside a channel's folder."""
-FORMAT = b"GridPact votes 1"
-FORMAT_KEY, RECORD_PREFIX, BODIES_PREFIX = b"m/format", b"r/", b"b/"
-RECORD_KEY = struct.Struct(">QQB")
+FIRST_START = "first-start"
+"""Name of the file in a channel's folder that says: no vote was ever signed with this folder."""
+FORMAT = b"GridPact votes 2"
+FORMAT_KEY, ID_KEY, RECORD_PREFIX, BODIES_PREFIX = b"m/format", b"m/id", b"r/", b"b/"
+EVIDENCE_PREFIX = b"e/"
+MAX_EVIDENCE = 1_000
+ID_BYTES = 16
+RECORD_KEY = struct.Struct(">QQQB")
 SEQUENCE = struct.Struct(">Q")
 
 decode_record = Decoder(LogRecord, "vote log record", 64 * 1024 * 1024)
+decode_evidence: Decoder[tuple[Vote, Vote]] = Decoder(tuple[Vote, Vote], "evidence", 4096)
 decode_raws: Decoder[tuple[bytes, ...]] = Decoder(tuple[bytes, ...], "bodies of a batch", 64 * 1024 * 1024)
 
 
 class VoteLog:
-    """The vote log of one channel; make it with :meth:`open`."""
+    """The vote log of one channel; make it with :meth:`open`.
+
+    Attributes:
+        id: which log this is.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.id = database.get(ID_KEY) or b""
         self._truncated = 0
 
     @classmethod
     def open(cls, path: Path) -> VoteLog:
-        """Open the log in the folder ``path``; an empty one is made if there is none.
+        """Open the log in the folder ``path``; an empty one is made if there is none, with an id (see the module).
 
         Raises:
             StoreError: another process has it open, it is damaged, or it is no vote log of this version.
@@ -46,10 +63,12 @@ class VoteLog:
             if written is None:
                 if next(database.scan(b""), None) is not None:
                     raise StoreDamagedError(path, "holds entries but no format mark")
-                database.write([(FORMAT_KEY, FORMAT)], sync=True)
+                is_first = (path.parent / FIRST_START).exists()
+                database.write([(FORMAT_KEY, FORMAT), (ID_KEY, b"" if is_first else os.urandom(ID_BYTES))], sync=True)
             elif written != FORMAT:
                 raise StoreError(path, f"has the format {written!r}, this program knows {FORMAT!r}")
-        except StoreError:
+            _forget_first_start(path.parent)
+        except (StoreError, OSError):
             database.close()
             raise
         return cls(database)
@@ -67,7 +86,7 @@ class VoteLog:
         """Write records and bodies in one synced batch: they are on disk when this returns.
 
         Args:
-            records: a later one with the same (sequence, view, kind) replaces an earlier one.
+            records: a later one with the same (sequence, epoch, view, kind) replaces an earlier one.
             bodies: sequence, batch digest and raw transactions of batches.
 
         Raises:
@@ -83,16 +102,16 @@ class VoteLog:
         sequences = [record.sequence for record in records] + [sequence for sequence, _, _ in bodies]
         self._truncated = min([self._truncated, *(sequence - 1 for sequence in sequences if sequence)])
 
-    def truncate(self, sequence: int, view: int) -> None:
+    def truncate(self, sequence: int, epoch: int, view: int) -> None:
         """Delete what no longer matters, without waiting for the disk.
 
         Args:
             sequence: records and bodies up to this sequence number go.
-            view: records without a sequence number (view-change, new-view) of earlier views go.
+            epoch, view: records without a sequence number (view-change, new-view) of earlier ones go.
         """
         doomed: list[Write] = []
         for key, _ in self._database.scan(RECORD_PREFIX + SEQUENCE.pack(0)):
-            if RECORD_KEY.unpack(key[len(RECORD_PREFIX) :])[1] >= view:
+            if RECORD_KEY.unpack(key[len(RECORD_PREFIX) :])[1:3] >= (epoch, view):
                 break
             doomed.append((key, None))
         after = SEQUENCE.pack(self._truncated + 1)
@@ -106,7 +125,7 @@ class VoteLog:
         self._truncated = max(self._truncated, sequence)
 
     def records(self) -> list[LogRecord]:
-        """Return all records by (sequence, view, kind).
+        """Return all records by (sequence, epoch, view, kind).
 
         Raises:
             StoreError: one does not decode, or stands at the wrong place.
@@ -136,7 +155,39 @@ class VoteLog:
                 raise StoreDamagedError(self.path, str(error)) from error
             yield SEQUENCE.unpack_from(key, cut)[0], key[cut + SEQUENCE.size :], raws
 
+    def add_evidence(self, first: Vote, second: Vote) -> bool:
+        """Keep two votes that contradict each other; False if there is proof for that place already, or too much of it."""
+        key = EVIDENCE_PREFIX + encode((first.epoch, first.sender, first.kind, first.view, first.sequence))
+        if self._database.get(key) is not None or sum(1 for _ in self._database.scan(EVIDENCE_PREFIX)) >= MAX_EVIDENCE:
+            return False
+        self._database.write([(key, encode((first, second)))], sync=True)
+        return True
+
+    def evidence(self) -> Iterator[tuple[Vote, Vote]]:
+        """Yield all pairs of contradicting votes.
+
+        Raises:
+            StoreError: one does not decode.
+        """
+        for _, value in self._database.scan(EVIDENCE_PREFIX):
+            try:
+                yield decode_evidence(value)
+            except DecodeError as error:
+                raise StoreDamagedError(self.path, str(error)) from error
+
 
 def record_key(record: LogRecord) -> bytes:
     """Return where a record stands in the database."""
-    return RECORD_PREFIX + RECORD_KEY.pack(record.sequence, record.view, record.kind)
+    return RECORD_PREFIX + RECORD_KEY.pack(record.sequence, record.epoch, record.view, record.kind)
+
+
+def _forget_first_start(folder: Path) -> None:
+    """Take the mark of a first start away, for good."""
+    mark = folder / FIRST_START
+    if mark.exists():
+        mark.unlink()
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

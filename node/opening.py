@@ -1,0 +1,110 @@
+"""From the disk of one channel to what the running parts start from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from consensus.block import genesis_header
+from consensus.crypto import Signer
+from consensus.errors import InputError, InvariantViolation
+from consensus.recovery import Recovered
+from consensus.state import ReplicaConfig
+from consensus.state_tree import StateTree
+from contracts.application import LedgerApplication
+from contracts.genesis import Genesis
+from node.block_store import ChannelStore
+from node.snapshots import SnapshotShelf
+from node.vote_log import VoteLog
+
+SILENCE_FACTOR = 4
+"""A primary that says nothing for so many first view time-outs is replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this node is.
+
+    Attributes:
+        name: as validator sets and certificates name it.
+        signers: its validator keys (the next one too while a change of keys is under way); none for a node that only follows.
+    """
+
+    name: str
+    signers: Sequence[Signer]
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelDisk:
+    """The opened databases and folders of one channel.
+
+    Attributes:
+        shelf: its snapshots.
+        retain_blocks: how many of the last blocks are kept; 0 keeps all.
+        snapshot_every: a snapshot is made whenever the height is a multiple of it; the same on all nodes, so that several can serve the
+            same one.
+    """
+
+    store: ChannelStore
+    votes: VoteLog
+    shelf: SnapshotShelf
+    retain_blocks: int = 0
+    snapshot_every: int = 1_000
+
+
+def open_ledger(genesis: Genesis, store: ChannelStore) -> LedgerApplication:
+    """Return the ledger over the store's state; an empty store gets height 0 from genesis.
+
+    Raises:
+        InputError: the store belongs to another genesis.
+        InvariantViolation: its state does not hash to the head's root.
+    """
+    head = store.head()
+    if head is None:
+        application = LedgerApplication(genesis, store.state)
+        finalized = application.init_chain()
+        root, validators = finalized.tree.root, genesis.validator_set.digest
+        store.start(genesis_header(genesis.chain_id, genesis.channel, genesis.time_ms, genesis.digest, root, validators), finalized)
+        application.commit()
+        return application
+    first = store.header(0)
+    if first is None or first.previous_hash != genesis.digest:
+        raise InputError(str(store.path), "belongs to another genesis")
+    tree = StateTree.of(store.entries())
+    if tree.root != head.state_root:
+        raise InvariantViolation(f"{store.path}: the stored state does not hash to the state root of block {head.height}")
+    return LedgerApplication(genesis, store.state, tree)
+
+
+def replica_config(genesis: Genesis, identity: Identity, snapshot_every: int) -> ReplicaConfig:
+    """Return the replica's configuration."""
+    rules = genesis.consensus
+    return ReplicaConfig(
+        name=identity.name,
+        signers=tuple(identity.signers),
+        window=rules.window,
+        max_in_flight=rules.max_in_flight,
+        view_timeout_ms=rules.view_timeout_ms,
+        max_view_timeout_ms=rules.max_view_timeout_ms,
+        silence_ms=SILENCE_FACTOR * rules.view_timeout_ms,
+        snapshot_gap=max(snapshot_every, rules.window),
+    )
+
+
+def found_on(store: ChannelStore, votes: VoteLog, application: LedgerApplication) -> Recovered:
+    """Return what the disk holds for the replica."""
+    head = store.head()
+    height = head.height if head is not None else 0
+    certificate = store.last_certificate()
+    certified = certificate.height if certificate is not None else 0
+    above = [header for one in range(certified + 1, height + 1) if (header := store.header(one)) is not None]
+    return Recovered(
+        epochs=application.epochs(),
+        log=votes.id,
+        first=store.first_height,
+        executed=height,
+        certificate=certificate,
+        headers={header.height: header.hash for header in above},
+        batches={header.height: header.batch_digest for header in above},
+        records=tuple(votes.records()),
+    )

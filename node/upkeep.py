@@ -1,0 +1,92 @@
+"""Upkeep of one channel's history: snapshots at regular heights, and letting old blocks go.
+
+Law. A snapshot is made of the state at a height that is a multiple of ``every``, and shelved when that block has its certificate: so all nodes
+shelve the same ones. Blocks go only below what a snapshot of this node and the water marks cover.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor as Threads
+
+import structlog
+
+from node.block_store import ChannelStore
+from node.opening import ChannelDisk
+from node.pruning import prune_target
+from node.state_store import PinnedState
+
+log = structlog.get_logger("gridpact.upkeep")
+PRUNE_EVERY = 64
+
+
+class Upkeep:
+    """Makes snapshots and prunes.
+
+    Args:
+        disk: of the channel.
+        window: sequences between the water marks.
+        proofs: returns the proofs of all epochs so far.
+        pruned: told of the lowest height that is left.
+        threads: where the work is done.
+    """
+
+    def __init__(
+        self, disk: ChannelDisk, window: int, proofs: Callable[[], Sequence[bytes]], pruned: Callable[[int], None], threads: Threads
+    ) -> None:
+        self._disk = disk
+        self._window = window
+        self._proofs = proofs
+        self._pruned = pruned
+        self._threads = threads
+        self._pinned: dict[int, PinnedState] = {}
+        self._due: asyncio.Queue[int] = asyncio.Queue()
+
+    @property
+    def _store(self) -> ChannelStore:
+        return self._disk.store
+
+    def executed(self, height: int) -> None:
+        """Hold on to the state after this block, if a snapshot is made of it."""
+        if self._disk.snapshot_every and height % self._disk.snapshot_every == 0:
+            self._pinned = {height: self._store.state.pinned()}
+
+    def certified(self, height: int) -> None:
+        """Look whether there is something to do, now that this block is final."""
+        if height in self._pinned or (self._disk.retain_blocks and height % PRUNE_EVERY == 0):
+            self._due.put_nowait(height)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._threads, self._sweep)
+        while True:
+            height = await self._due.get()
+            pinned = self._pinned.pop(height, None)
+            if pinned is not None:
+                await loop.run_in_executor(self._threads, self._shelve, height, pinned)
+            if self._disk.retain_blocks:
+                await self._prune(height)
+
+    def _sweep(self) -> None:
+        for _ in self._store.sweep():
+            pass
+
+    def _shelve(self, height: int, pinned: PinnedState) -> None:
+        header, certificate = self._store.header(height), self._store.certificate(height)
+        if header is None or certificate is None:
+            return
+        self._disk.shelf.build(header, certificate, pinned, tuple(self._proofs()))
+        log.info("made a snapshot", height=height)
+
+    async def _prune(self, certified: int) -> None:
+        head = self._store.head()
+        newest = self._disk.shelf.newest_height
+        if head is None:
+            return
+        target = prune_target(head.height, certified, self._disk.retain_blocks, newest, self._window)
+        if target > self._store.first_height:
+            self._pruned(target)
+            await asyncio.get_running_loop().run_in_executor(self._threads, self._store.prune, target)
+            log.info("pruned", first_height=target)
