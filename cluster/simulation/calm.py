@@ -43,25 +43,36 @@ class Calm:
 
     def _look(self) -> None:
         simulation = self._simulation
-        if simulation.clients.missing() or any(self._lacks(node) for node in self._survivors()):
+        if simulation.clients.missing() or any(self._lacks(node) for node in self._survivors()) or self._too_many_wait():
             simulation.at(simulation.now_ms + LOOK_EVERY_MS, self._look)
             return
         self._audit()
         self.reached = True
 
+    @property
+    def waiting_alone(self) -> int:
+        """How many nodes wait for a view that nobody else wants.
+
+        PBFT has no way back from a view-change: whoever asked for a view votes in none below it. So a replica that lost patience alone
+        follows without voting until the others change views, too, which they do as soon as nothing commits without it.
+        """
+        return sum(node.process.replica._state.changing for node in self._survivors() if node.process is not None)
+
+    def _too_many_wait(self) -> bool:
+        """Whether more wait for a higher view than may be faulty: together they could have it."""
+        return self.waiting_alone > self._simulation.settings.faulty
+
     def _survivors(self) -> list[Node]:
         return [node for node in self._simulation.nodes if node.honest and not node.dead]
 
     def _lacks(self, node: Node) -> str:
-        """Say what a node lacks; nothing if it is level, certified and votes."""
+        """Say what a node lacks; nothing if it is level and certified and has its seat."""
         process, top = node.process, self._simulation.checker.height
         if process is None:
             return "is down"
         state = process.replica._state
         if (state.executed, state.certified) != (top, top):
             return f"has executed {state.executed} and certified {state.certified} of {top}"
-        if state.changing:
-            return f"waits for view {state.view}"
         committee = process.replica.committee
         if committee.index is None and node.name in committee.validators.names and not node.was_wiped:
             return "does not vote"
@@ -91,7 +102,12 @@ class Calm:
         """Say what is not well."""
         found = [f"{sending} never committed" for sending in self._simulation.clients.missing()[:3]]
         found += [f"{node.name} {lack}" for node in self._survivors() if (lack := self._lacks(node))]
-        views = ", ".join(
-            f"{node.name}: view {node.process.replica.view}" for node in self._simulation.nodes if node.process is not None
-        )
+        views = ", ".join(_where(node) for node in self._simulation.nodes if node.process is not None)
         return f"after {self._simulation.settings.calm_ms} ms of calm: {'; '.join(found)} ({views})"
+
+
+def _where(node: Node) -> str:
+    if node.process is None:
+        return f"{node.name} is down"
+    state = node.process.replica._state
+    return f"{node.name} {'waits for' if state.changing else 'in'} view {state.view}"

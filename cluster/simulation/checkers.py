@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from cluster.simulation.settings import Violation
 from cluster.simulation.workload import NEVER, Sending
 from cluster.simulation.world import WINDOW, World
-from consensus.block import Block, Certificate
+from consensus.block import Block, Certificate, Header
 from consensus.effects import Diverged, Evidence, LogRecord
 from consensus.messages import (
     BlocksMessage,
@@ -134,6 +134,11 @@ class Checker:
                 raise Violation("validity", f"block {height} holds {sending}, which was over")
             self.placed[one.id] = height
             self._nonces[spent] = one.id
+
+    def adopted(self, node: Node, header: Header) -> None:
+        """A node made a snapshot its state."""
+        if node.honest and self.chain.get(header.height) != header.hash:
+            raise Violation("certificate", f"{node.name} adopted a snapshot of another block {header.height} than the agreed one")
 
     def is_spent(self, sender: str, nonce: int) -> bool:
         """Tell whether a transaction with this nonce is in the chain."""

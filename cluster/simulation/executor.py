@@ -10,6 +10,7 @@ from consensus.block import NULL_BATCH, Block, batch_digest, decode_batch, decod
 from consensus.effects import Adopt, AdoptionFailed, AdoptSnapshot, Execute, Executed
 from consensus.errors import DecodeError, InvariantViolation
 from consensus.transaction import Transaction, decode_transaction
+from consensus.validators import set_at
 from node.block_making import make_block, objection
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Executor:
         while self._queue and not self._busy and self._waiting is None:
             effect = self._queue.popleft()
             if isinstance(effect, Execute):
-                named = self._find(effect.batch)
+                named = self._find(effect)
                 if named is None:
                     self._waiting = effect
                     return
@@ -72,14 +73,15 @@ class Executor:
         if self._process.alive:
             self._next()
 
-    def _find(self, batch: bytes) -> tuple[Transaction, ...] | None:
-        if batch == NULL_BATCH:
+    def _find(self, effect: Execute) -> tuple[Transaction, ...] | None:
+        if effect.batch == NULL_BATCH:
             return ()
-        bodies, decoded = self._process.bodies, decode_batch(batch)
-        found = bodies.find_all(batch_digest(batch), decoded)
+        bodies, decoded = self._process.bodies, decode_batch(effect.batch)
+        found = bodies.find_all(batch_digest(effect.batch), decoded)
         bodies.executes(None if found is not None else decoded)
         if found is None:
-            bodies.want(decoded, decoded.proposer)
+            names = set_at(self._process.epochs(), effect.sequence).names
+            bodies.want(decoded, names[decoded.proposer] if 0 <= decoded.proposer < len(names) else None)
         return found
 
     def _execute(self, effect: Execute, named: tuple[Transaction, ...]) -> None:

@@ -119,8 +119,7 @@ class Performer:
                 self._process.desk.view_entered()
                 self._node.simulation.note_view(effect.view)
             case EpochEntered():
-                self._process.desk.sit(effect.index)
-                self._process.bodies.sit(effect.index)
+                self._node.simulation.note(self._node, f"sits at {effect.index} in epoch {effect.validators.epoch}")
             case Fault():
                 self._node.blamed += 1
             case Evidence():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from cluster.simulation.clock import NodeClock
-from cluster.simulation.desk import SimulatedBodies, SimulatedDesk
+from cluster.simulation.desk import SimulatedBodies, make_desk
 from cluster.simulation.executor import Executor
 from cluster.simulation.intake import Intake
 from cluster.simulation.mail import Ask, Share
@@ -22,6 +22,7 @@ from consensus.effects import BatchChecked, CheckBatch, Event, Received, Tick
 from consensus.mempool import Mempool, MempoolLimits
 from consensus.messages import ValidatorSet
 from consensus.replica import Replica
+from consensus.state_tree import StateTree
 from consensus.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -50,9 +51,9 @@ class Process:
         self.votes = VoteLog(node.disk.votes)
         self.application = open_ledger(node.world, self.store)
         self.mempool = Mempool(LIMITS)
-        self.bodies = SimulatedBodies(self.mempool, self.store, node.clock, self._ask)
+        self.bodies = SimulatedBodies(node.name, self.mempool, self.store, node.clock, self._ask)
         rules = node.world.genesis.consensus
-        self.desk = SimulatedDesk(rules, self.bodies, self.mempool, self.application, self.store, node.clock, self._answer)
+        self.desk = make_desk(rules, self.bodies, self.mempool, self.application, self.store, node.clock, self._answer)
         self.executor = Executor(self)
         self.snapshots = Snapshots(self)
         self.intake = Intake(
@@ -179,6 +180,7 @@ class Process:
         if not self.node.synced(write):
             return False
         self.application.commit()
+        self.snapshots.executed(block.header.height)
         if len(included) < len(named):
             taken = {transaction.id for transaction in included}
             self.bodies.void(block.header.height, [one for one in named if one.id not in taken])
@@ -188,19 +190,23 @@ class Process:
             self.store.drop_pending(spent)
         return True
 
+    def replaced(self, tree: StateTree) -> None:
+        """Go on from another state: a snapshot took the place of the own one."""
+        self.store.reload()
+        self.application.restore(tree)
+        self.desk.snapshot_adopted()
+        self.desk.drop_inadmissible(self.mempool.waiting_since(self.clock.monotonic_ms(), len(self.mempool)), self.clock.now_ms())
+
     def _share(self, raws: Sequence[bytes]) -> None:
         if raws:
             for name in self.node.others:
                 self.node.say(name, Share(tuple(raws)))
 
-    def _ask(self, seat: int | None, ids: Sequence[bytes]) -> None:
-        """Ask one validator, or all nodes, for transactions."""
-        if not ids:
-            return
-        names = self.replica.committee.validators.names
-        first = names[seat] if seat is not None and 0 <= seat < len(names) else None
-        for name in self.node.others if first is None else (first,):
-            self.node.say(name, Ask(tuple(ids)))
+    def _ask(self, first: str | None, ids: Sequence[bytes]) -> None:
+        """Ask one node, or all, for transactions."""
+        if ids:
+            for name in self.node.others if first is None else (first,):
+                self.node.say(name, Ask(tuple(ids)))
 
     def _arrived(self, transaction_ids: Sequence[bytes]) -> None:
         if self.bodies.arrived(transaction_ids):

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from cluster.simulation.process import Process
 
 PATIENCE_FACTOR = 4
-EMPTY_BATCH_EVERY_MS = 50
 COALESCE_MS = 20
 
 
@@ -27,7 +26,6 @@ class Proposer:
         self._patience_ms = PATIENCE_FACTOR * process.node.world.genesis.consensus.view_timeout_ms
         self._last_waiting: Waiting | None = None
         self._deadline_seen_ms: int | None = None
-        self._empty_made_ms = process.clock.monotonic_ms()
         self._poked = False
 
     def news(self) -> Event | None:
@@ -50,12 +48,10 @@ class Proposer:
     def proposal(self) -> Event | None:
         """Return the next proposal, if this node may make one and there is something to propose."""
         process = self._process
-        replica, desk = process.replica, process.desk
-        if not replica.can_propose:
+        replica, seat = process.replica, process.replica.committee.index
+        if not replica.can_propose or seat is None:
             return None
-        batch = desk.make_batch(replica.view, replica.in_flight)
-        if batch is None and replica.wants_block and self._may_make_empty():
-            batch = desk.make_empty(replica.view)
+        batch = process.desk.make_batch(seat, replica.view, replica.in_flight, replica.wants_block)
         if batch is None:
             self._poke_later()
             return None
@@ -70,17 +66,10 @@ class Proposer:
                 self._process.desk.proposed(effect.records[0].sequence, event.batch)
                 return
 
-    def _may_make_empty(self) -> bool:
-        now_ms = self._process.clock.monotonic_ms()
-        if now_ms - self._empty_made_ms < EMPTY_BATCH_EVERY_MS:
-            return False
-        self._empty_made_ms = now_ms
-        return True
-
     def _poke_later(self) -> None:
-        """Look again soon: more transactions may come, or an empty block may be due by then."""
+        """Look again soon: more transactions may have come by then."""
         process = self._process
-        if not self._poked and (process.replica.wants_block or process.mempool.waiting(0, 0)[0] is not None):
+        if not self._poked and process.mempool.waiting(0, 0)[0] is not None:
             self._poked = True
             process.later(COALESCE_MS, self._poke)
 

@@ -47,6 +47,7 @@ class Schedule(msgspec.Struct, frozen=True):
         calm_from_ms: when the faults stop.
         base_delay_ms: usual way of a message.
         block_ms: usual time to make a block durable.
+        retain_blocks: how many of the last blocks nodes keep; 0: all.
         faults: by rising time.
         sendings: by rising time.
     """
@@ -56,6 +57,7 @@ class Schedule(msgspec.Struct, frozen=True):
     calm_from_ms: int
     base_delay_ms: int
     block_ms: int
+    retain_blocks: int
     faults: tuple[Fault, ...]
     sendings: tuple[Sending, ...]
 
@@ -207,6 +209,7 @@ def make_schedule(settings: Settings, seed: int) -> Schedule:
         calm_from_ms=end_ms,
         base_delay_ms=chance.choice((1, 2, 5, 20)),
         block_ms=chance.choice((0, 1, 5)),
+        retain_blocks=chance.choice((0, 1, 1, 8)),
         faults=tuple(sorted(maker.faults, key=lambda fault: (fault.at_ms, fault.name, fault.nodes))),
         sendings=make_sendings(dice(seed, "sendings"), settings, end_ms),
     )

@@ -42,6 +42,10 @@ class StateReader:
             found.append((key, self._rows[key]))
         return iter(found)
 
+    def reload(self) -> None:
+        """Order the keys anew: another state took the place of this one."""
+        self._keys = sorted(self._rows)
+
     def note(self, writes: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Keep the keys in order, before ``writes`` change the table."""
         for key, value in writes:
@@ -131,6 +135,11 @@ class ChainStore:
         """Lowest height whose block is here (one above the head if none is)."""
         return min(self._blocks, default=self.height + 1)
 
+    def reload(self) -> None:
+        """Read again what is here: a snapshot took the place of everything."""
+        self.state.reload()
+        self._certificate_put = self.durable_certificate = max(self._certificates, default=0)
+
     def header(self, height: int) -> Header | None:
         """Return the header at ``height``."""
         return self._headers.get(height)
@@ -215,7 +224,7 @@ class Disk:
 
     def __init__(self) -> None:
         self.votes = Database("records", "bodies", "meta")
-        self.chain = Database("headers", "blocks", "certificates", "places", "state", "pending", "meta", "snapshots", "staged")
+        self.chain = Database("headers", "blocks", "certificates", "places", "state", "pending", "meta", "snapshots", "staged", "proofs")
 
     def lose(self, keep_votes: int = 0, keep_chain: int = 0) -> None:
         """The power fails; so many unsynced writes of each database were on the disk already."""
