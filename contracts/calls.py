@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from consensus.codec import Decoder, Wire
+from consensus.messages import Vote
 
 MAX_ENERGY_WH = 1_000_000_000
 MAX_PRICE_MICRO_PER_KWH = 1_000_000_000
@@ -28,6 +29,10 @@ TimeMs = Annotated[int, Meta(ge=0, le=MAX_TIME_MS)]
 Sequence = Annotated[int, Meta(ge=1, le=2**53)]
 Side = Literal["buy", "sell"]
 ClockQuality = Literal["ntp", "rtc", "unsynced"]
+Action = Literal["add", "remove", "replace"]
+Host = Annotated[str, Meta(pattern=r"^[A-Za-z0-9:._-]{0,253}$(?!\n)")]
+"""Name or address of a machine; empty: none is stated."""
+Port = Annotated[int, Meta(ge=0, le=65_535)]
 
 
 class Transfer(Wire, frozen=True, tag="transfer"):
@@ -103,6 +108,36 @@ class ResetMeter(Wire, frozen=True, tag="meter-reset"):
     new_device: bool = False
 
 
-Call = Transfer | SubmitReading | PlaceOrder | CancelOrder | ResetMeter
+class VoteOnValidators(Wire, frozen=True, tag="validator-vote"):
+    """A validator's vote for one change of the validator set; votes count together if all fields but ``approve`` are the same.
+
+    Fields:
+        epoch: number of the latest set (in force or announced), the one that changes.
+        action: add a validator, remove one, or replace key, account or address of one.
+        name: of that validator; no account or meter is called the same.
+        public_key: its Ed25519 key from the new epoch on.
+        account: participant that earns its fees.
+        host, port: where the other nodes reach it. A removal leaves these four empty (port 0); in a replacement what is empty stays.
+        approve: False withdraws one's own vote.
+    """
+
+    epoch: Annotated[int, Meta(ge=0, le=2**53)]
+    action: Action
+    name: Name
+    public_key: Annotated[bytes, Meta(max_length=32)] = b""
+    account: Annotated[str, Meta(max_length=64)] = ""
+    host: Host = ""
+    port: Port = 0
+    approve: bool = True
+
+
+class ReportDoubleSigning(Wire, frozen=True, tag="double-signing"):
+    """Two votes that one validator signed for the same place with different contents; an honest one never does."""
+
+    first: Vote
+    second: Vote
+
+
+Call = Transfer | SubmitReading | PlaceOrder | CancelOrder | ResetMeter | VoteOnValidators | ReportDoubleSigning
 
 decode_call: Decoder[Call] = Decoder(Call, "call", 16 * 1024)  # type: ignore[arg-type]

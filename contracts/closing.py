@@ -29,8 +29,8 @@ EVENTS_PER_BLOCK = 10_000
 SCORE_MEMORY_PPM = 950_000
 
 
-def run_due(ledger: Ledger, time_ms: int, proposer: int) -> list[AnyEvent]:
-    """Do what is due at ``time_ms``, after the block's transactions; note the block's time."""
+def run_due(ledger: Ledger, height: int, time_ms: int, proposer: int) -> list[AnyEvent]:
+    """Do what is due at ``time_ms``, after the block's transactions; note the block's height and time."""
     events: list[AnyEvent] = []
     progress = ledger.progress
     cleared = settled = 0
@@ -47,7 +47,7 @@ def run_due(ledger: Ledger, time_ms: int, proposer: int) -> list[AnyEvent]:
             trades=progress.trades + len(trades),
         )
         cleared += 1
-    ledger.state.market.put(MARKET_KEY, msgspec.structs.replace(progress, time_ms=time_ms))
+    ledger.state.market.put(MARKET_KEY, msgspec.structs.replace(progress, time_ms=time_ms, height=height))
     while settled < PERIODS_PER_BLOCK and _is_settleable(ledger, time_ms):
         book = ledger.state.periods.get(period_key(ledger.progress.next_settle)) or Period()
         people = ledger.registry
@@ -94,7 +94,7 @@ def settle_period(ledger: Ledger, period: int, proposer: int) -> list[AnyEvent]:
     meters = _close_meters(ledger, period, events)
     trades = [trade for _, page in ledger.state.trades.scan(period_key(period)) for trade in page.entries]
     rules = ledger.rules
-    receiver = ledger.registry.fee_account(proposer)
+    receiver = ledger.seats.fee_account(proposer)
     terms = Terms(*ledger.grid_prices(period), rules.fine_ppm, rules.tolerance_ppm, rules.fee_ppm, GRID, receiver)
     contracts = [Contract(str(trade.trade), trade.seller, trade.buyer, trade.energy_wh, trade.price_micro_per_kwh) for trade in trades]
     for party in (name for contract in contracts for name in (contract.seller, contract.buyer)):

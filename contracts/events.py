@@ -167,6 +167,72 @@ class PeriodSettled(Event, frozen=True, tag="period-settled"):
     proposer_account: str
 
 
+class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One validator of a set.
+
+    Fields:
+        name: in which it votes and signs transactions.
+        public_key: Ed25519, in hex.
+        account: earns its fees, and has its credit record.
+        host, port: where the other nodes reach it; empty and 0 if the chain does not say (members of genesis).
+    """
+
+    name: str
+    public_key: str
+    account: str
+    host: str = ""
+    port: int = 0
+
+
+class ValidatorVoted(Event, frozen=True, tag="validator-voted"):
+    """A validator voted for a change of the set, or withdrew its vote.
+
+    Fields:
+        validator: who voted.
+        change: digest of the change.
+        epoch, action, name: what the change is: of which set, and whom it concerns.
+        approve: False if the vote was withdrawn.
+        approvals: votes for the change now; needed: how many decide it.
+    """
+
+    validator: str
+    change: str
+    epoch: int
+    action: str
+    name: str
+    approve: bool
+    approvals: int
+    needed: int
+
+
+class ValidatorsChanged(Event, frozen=True, tag="validators-changed"):
+    """A new validator set was decided; it orders and certifies blocks from ``first_height`` on."""
+
+    epoch: int
+    first_height: int
+    members: tuple[Member, ...]
+
+
+class DoubleSigningRecorded(Event, frozen=True, tag="double-signing-recorded"):
+    """A validator was proven to have signed two different votes for one place.
+
+    Fields:
+        validator, account: who did, and whose credit record says so.
+        epoch, kind, view, sequence: the place.
+        offences: of this validator, with this one.
+        reporter: validator that sent the proof.
+    """
+
+    validator: str
+    account: str
+    epoch: int
+    kind: str
+    view: int
+    sequence: int
+    offences: int
+    reporter: str
+
+
 AnyEvent = (
     Transferred
     | ReadingAccepted
@@ -181,6 +247,9 @@ AnyEvent = (
     | Defaulted
     | DebtRecorded
     | PeriodSettled
+    | ValidatorVoted
+    | ValidatorsChanged
+    | DoubleSigningRecorded
 )
 
 

@@ -32,6 +32,7 @@ MAX_PERIOD_EVENTS = 220_000
 and a debt 480, a trade 490; there are half as many trades, and bills, as events at most: so all of them fit into a receipt of 64 MiB."""
 GRID = "GRID"
 OPERATOR = "OPERATOR"
+MAX_VALIDATORS = 64
 
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -121,6 +122,8 @@ class ConsensusRules(_Part, frozen=True):
         view_timeout_ms, max_view_timeout_ms: patience with a primary (real time), first and doubled at most up to.
         window: sequences between the water marks.
         max_in_flight: sequences that a primary may have open at once.
+        approval_ppm: share of the validators that must vote for a change of their set, by default more than two thirds; at least half, so
+            that no faulty minority decides.
     """
 
     max_batch_transactions: Annotated[int, Meta(gt=0, le=100_000)] = 1_000
@@ -131,6 +134,7 @@ class ConsensusRules(_Part, frozen=True):
     max_view_timeout_ms: PositiveMs = 60_000
     window: Annotated[int, Meta(ge=4, le=1024)] = 64
     max_in_flight: Annotated[int, Meta(ge=1, le=64)] = 4
+    approval_ppm: Annotated[int, Meta(ge=500_000, le=1_000_000)] = 666_667
 
 
 class Genesis(_Part, frozen=True):
@@ -156,8 +160,9 @@ class Genesis(_Part, frozen=True):
     @property
     def validator_set(self) -> ValidatorSet:
         """The validators of epoch 0."""
+        names = tuple(validator.name for validator in self.validators)
         keys = tuple(bytes.fromhex(validator.public_key) for validator in self.validators)
-        return ValidatorSet(Domain(self.chain_id, self.channel, 0), keys, quorums(len(keys)).quorum)
+        return ValidatorSet(Domain(self.chain_id, self.channel, 0), 1, names, keys)
 
 
 def read_genesis(text: bytes, name: str = "genesis") -> Genesis:
@@ -190,11 +195,14 @@ def check_genesis(genesis: Genesis, name: str = "genesis") -> None:
         InputError: names the part that does not fit.
     """
     quorums(len(genesis.validators))
+    if len(genesis.validators) > MAX_VALIDATORS:
+        raise InputError(f"{name}: validators", f"{len(genesis.validators)} are more than {MAX_VALIDATORS}")
     accounts = [participant.account for participant in genesis.participants]
     _distinct(f"{name}: participants", accounts)
-    _distinct(f"{name}: validators", [validator.name for validator in genesis.validators])
+    nodes = [validator.name for validator in genesis.validators]
+    _distinct(f"{name}: validators", nodes)
     _distinct(f"{name}: validators: public_key", [validator.public_key for validator in genesis.validators])
-    _distinct(f"{name}: senders", accounts + [meter.meter for meter in genesis.meters])
+    _distinct(f"{name}: senders", accounts + [meter.meter for meter in genesis.meters] + nodes)
     known = frozenset(accounts)
     for validator in genesis.validators:
         if validator.account not in known:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from consensus.errors import InvariantViolation
+from consensus.quorum import MIN_REPLICAS
 from contracts.events import AnyEvent, DebtRecorded
-from contracts.genesis import GRID
+from contracts.genesis import GRID, MAX_VALIDATORS
 from contracts.ledger import Ledger, present
-from contracts.records import Account, name_key
+from contracts.records import Account, Epoch, epoch_key, name_key
 
 
 def check_block(ledger: Ledger, events: Sequence[AnyEvent]) -> None:
-    """Check this block's changes: money conserved, deposits covered, nobody in debt but by a settlement.
+    """Check this block's changes: money conserved, deposits covered, nobody in debt but by a settlement, validator sets sound.
 
     Raises:
         InvariantViolation: names the rule that is broken.
@@ -33,6 +34,26 @@ def check_block(ledger: Ledger, events: Sequence[AnyEvent]) -> None:
         locked -= (new_position.locked_micro if new_position else 0) - (old_position.locked_micro if old_position else 0)
     if locked:
         raise InvariantViolation(f"deposits and orders differ by {locked} micro")
+    for key, old_epoch, epoch in ledger.state.epochs.changed():
+        if old_epoch is not None or epoch is None:
+            raise InvariantViolation(f"epoch {int.from_bytes(key, 'big')} is known and does not change")
+        _check_epoch(ledger, epoch)
+
+
+def _check_epoch(ledger: Ledger, epoch: Epoch) -> None:
+    """Check a validator set that this block announces: numbered on, later than the one before and than a window from now, members sound."""
+    before = present(ledger.state.epochs.get(epoch_key(epoch.number - 1)), f"epoch {epoch.number - 1}") if epoch.number else None
+    if before is None or epoch.number >= ledger.progress.epochs:
+        raise InvariantViolation(f"epoch {epoch.number} is announced, {ledger.progress.epochs} are counted")
+    if epoch.first_height <= max(before.first_height, ledger.next_height + ledger.genesis.consensus.window):
+        raise InvariantViolation(f"epoch {epoch.number} begins at {epoch.first_height}, announced in block {ledger.next_height}")
+    names = dict.fromkeys(member.name for member in epoch.members)
+    keys = dict.fromkeys(member.public_key for member in epoch.members)
+    if not len(names) == len(keys) == len(epoch.members) or not MIN_REPLICAS <= len(names) <= MAX_VALIDATORS:
+        raise InvariantViolation(f"epoch {epoch.number} has {len(epoch.members)} members, {len(names)} names, {len(keys)} keys")
+    for member in epoch.members:
+        if member.name in ledger.registry.senders or ledger.registry.account(member.account) is None:
+            raise InvariantViolation(f"epoch {epoch.number}: {member.name} cannot be a validator for account {member.account}")
 
 
 def money_micro(ledger: Ledger) -> int:

@@ -11,6 +11,7 @@ from contracts.invariants import energy_is_balanced, money_micro
 from contracts.ledger import Ledger
 from contracts.records import MARKET_KEY, PAGE, BookEntry, Credit, Period, Progress, name_key, order_key, page_key, period_key
 from contracts.registry import Sender
+from contracts.validator_queries import ValidatorsView
 from contracts.views import (
     AccountView,
     BillsView,
@@ -31,11 +32,15 @@ class LedgerView:
     Args:
         genesis: the agreement.
         state: the committed state.
+
+    Attributes:
+        validators: questions about validators.
     """
 
     def __init__(self, genesis: Genesis, state: StateReader) -> None:
         self._genesis = genesis
         self._ledger = Ledger(genesis, state, caching=False)
+        self.validators = ValidatorsView(self._ledger)
 
     @property
     def progress(self) -> Progress | None:
@@ -91,7 +96,9 @@ class LedgerView:
         if sender is None:
             return None
         record = self._ledger.state.credits.committed(sender.key) or Credit()
-        return CreditView(account, record.score_ppm, record.periods, record.under_deliveries, record.under_takes, record.debts)
+        return CreditView(
+            account, record.score_ppm, record.periods, record.under_deliveries, record.under_takes, record.debts, record.double_signings
+        )
 
     def market(self, period: int, time_ms: int | None = None, offset: int = 0, limit: int = MAX_LIST) -> MarketView | None:
         """Return one period, up to the next one to open.

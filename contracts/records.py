@@ -13,9 +13,13 @@
 | ``trades/`` | period, page | :class:`TradePage` |
 | ``bills/`` | period, page | :class:`BillPage` |
 | ``credit/`` | account | :class:`Credit` |
+| ``validator/`` | validator | :class:`Validator`, for good, even if it is removed |
+| ``epoch/`` | epoch | :class:`Epoch` |
+| ``change/`` | digest of the change | :class:`Change`, until a new set is announced |
+| ``offence/`` | validator, ``/``, epoch, kind, view, sequence | :class:`Offence` |
 
-Periods are 8, pages and numbers of orders 4 bytes, big endian. Pages keep the number of entries (and the commitment over them) small
-for years.
+Periods, epochs, views and sequences are 8, kinds 1, pages and numbers of orders 4 bytes, big endian. Pages keep the number of entries
+(and the commitment over them) small for years.
 """
 
 from __future__ import annotations
@@ -25,7 +29,8 @@ from typing import Protocol, TypeVar
 
 from consensus.application import StateReader
 from consensus.codec import Wire
-from contracts.events import Billed, Traded
+from contracts.calls import Action
+from contracts.events import Billed, Member, Traded
 from contracts.state import Table
 from contracts.window import EMPTY_WINDOW, Window
 
@@ -33,6 +38,7 @@ PAGE = 64
 CACHED_RECORDS = 65_536
 CACHED_PAGES = 64
 MARKET_KEY = b""
+_OFFENCE_BYTES = 8 + 1 + 8 + 8
 E = TypeVar("E")
 
 
@@ -93,10 +99,11 @@ class Meter(Wire, frozen=True):
 
 
 class Progress(Wire, frozen=True):
-    """How far the market is, and sums over what is settled.
+    """How far chain and market are, and sums over what is settled.
 
     Fields:
-        time_ms: time of the last block.
+        time_ms, height: of the last block.
+        epochs: how many validator sets are known, from epoch 0 on.
         next_clear, next_settle: first period that is not yet cleared, settled.
         orders, trades: of all cleared periods.
         import_wh, export_wh: metered in all settled periods.
@@ -113,6 +120,8 @@ class Progress(Wire, frozen=True):
     traded_wh: int = 0
     grid_bought_wh: int = 0
     grid_sold_wh: int = 0
+    height: int = 0
+    epochs: int = 1
 
 
 class Period(Wire, frozen=True):
@@ -186,13 +195,56 @@ class BillPage(Wire, frozen=True):
 
 
 class Credit(Wire, frozen=True):
-    """How well an account kept its contracts; see markets, settlement."""
+    """How well an account kept its contracts; see markets, settlement.
+
+    ``double_signings`` is the credit of a data centre: how often its validators were proven to have voted for two different things at one
+    place. It moves no score, since a score weighs what was traded.
+    """
 
     score_ppm: int = 1_000_000
     periods: int = 0
     under_deliveries: int = 0
     under_takes: int = 0
     debts: int = 0
+    double_signings: int = 0
+
+
+class Validator(Wire, frozen=True):
+    """What the ledger knows of one validator, whatever set it belongs to.
+
+    Fields:
+        nonces: which ones it spent; they stay spent when it leaves and comes back.
+        open_votes: for changes that are not decided.
+        offences: proven double signings.
+    """
+
+    nonces: Window = EMPTY_WINDOW
+    open_votes: int = 0
+    offences: int = 0
+
+
+class Epoch(Wire, frozen=True):
+    """One validator set; the members' order is that of their indices."""
+
+    number: int
+    first_height: int
+    members: tuple[Member, ...]
+
+
+class Change(Wire, frozen=True):
+    """A change of the set of ``epoch`` that is not decided, and the validators that voted for it, in the order of their votes."""
+
+    epoch: int
+    action: Action
+    member: Member
+    approvals: tuple[str, ...]
+
+
+class Offence(Wire, frozen=True):
+    """A proven double signing: the transaction that proves it, and who sent it."""
+
+    report: bytes
+    reporter: str
 
 
 class _AnyTable(Protocol):
@@ -203,6 +255,8 @@ class _AnyTable(Protocol):
     def discard(self) -> None: ...
 
     def commit(self) -> None: ...
+
+    def forget(self) -> None: ...
 
 
 class LedgerState:
@@ -226,6 +280,10 @@ class LedgerState:
         self.trades = Table(reader, b"trades/", TradePage, few)
         self.bills = Table(reader, b"bills/", BillPage, few)
         self.credits = Table(reader, b"credit/", Credit, many)
+        self.validators = Table(reader, b"validator/", Validator, few)
+        self.epochs = Table(reader, b"epoch/", Epoch, few)
+        self.changes = Table(reader, b"change/", Change, few)
+        self.offences = Table(reader, b"offence/", Offence, few)
 
     def writes(self) -> tuple[tuple[bytes, bytes | None], ...]:
         """Return everything that this block changed, by rising key."""
@@ -241,6 +299,11 @@ class LedgerState:
         for table in self._tables():
             table.commit()
 
+    def forget(self) -> None:
+        """Forget this block's changes and everything kept of the committed state: another one took its place."""
+        for table in self._tables():
+            table.forget()
+
     def _tables(self) -> tuple[_AnyTable, ...]:
         return (
             self.accounts,
@@ -254,11 +317,15 @@ class LedgerState:
             self.trades,
             self.bills,
             self.credits,
+            self.validators,
+            self.epochs,
+            self.changes,
+            self.offences,
         )
 
 
 def name_key(name: str) -> bytes:
-    """Return the key of an account's or meter's record within its table."""
+    """Return the key of an account's, meter's or validator's record within its table."""
     return name.encode()
 
 
@@ -275,6 +342,27 @@ def page_key(period: int, page: int) -> bytes:
 def order_key(period: int, number: int) -> bytes:
     """Return the key of one order, by its place in ledger order."""
     return page_key(period, number)
+
+
+def epoch_key(number: int) -> bytes:
+    """Return the key of an epoch's record."""
+    return number.to_bytes(8, "big")
+
+
+def offence_prefix(validator: str) -> bytes:
+    """Return how the keys of a validator's offences begin (no name has a slash)."""
+    return validator.encode() + b"/"
+
+
+def offence_key(validator: str, epoch: int, kind: int, view: int, sequence: int) -> bytes:
+    """Return the key of one offence."""
+    return offence_prefix(validator) + epoch.to_bytes(8, "big") + bytes([kind]) + view.to_bytes(8, "big") + sequence.to_bytes(8, "big")
+
+
+def offence_position(key: bytes) -> tuple[int, int, int, int]:
+    """Return epoch, kind, view and sequence from the key of an offence."""
+    place = key[-_OFFENCE_BYTES:]
+    return int.from_bytes(place[:8], "big"), place[8], int.from_bytes(place[9:17], "big"), int.from_bytes(place[17:], "big")
 
 
 def pages(entries: Sequence[E]) -> list[tuple[E, ...]]:

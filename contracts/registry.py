@@ -1,10 +1,13 @@
-"""Who may send transactions: accounts and meters with their keys and roles, as genesis names them."""
+"""Who may send transactions: accounts and meters with their keys and roles, as genesis names them.
+
+Validators send transactions, too, but who they are changes: see :mod:`contracts.epochs`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from contracts.genesis import OPERATOR, Genesis, Role
+from contracts.genesis import Genesis, Role
 from contracts.records import name_key
 
 
@@ -13,13 +16,14 @@ class Sender:
     """One holder of a key.
 
     Attributes:
-        name: account or meter id.
+        name: account, meter or validator id.
         key: of its record within its table.
         public_key: Ed25519 key that its envelopes must carry.
-        is_meter: whether it is a meter (else an account).
-        account: the account itself, or the one that the meter counts for.
+        is_meter: whether it is a meter.
+        account: the account itself, or the one that the meter counts or the validator works for.
         role: of that account.
-        fuse_w: rating of the meter's fuse; 0 for accounts.
+        fuse_w: rating of the meter's fuse; 0 for others.
+        is_validator: whether it is a validator (neither: an account).
     """
 
     name: str
@@ -29,6 +33,7 @@ class Sender:
     account: str
     role: Role
     fuse_w: int = 0
+    is_validator: bool = False
 
 
 class Registry:
@@ -48,7 +53,6 @@ class Registry:
         self.meters: tuple[Sender, ...] = tuple(sorted(meters, key=_name_of))
         self.senders: dict[str, Sender] = {sender.name: sender for sender in (*self.accounts, *self.meters)}
         self.account_numbers: dict[str, int] = {sender.name: number for number, sender in enumerate(self.accounts)}
-        self._validator_accounts = tuple(validator.account for validator in genesis.validators)
 
     def account(self, name: str) -> Sender | None:
         """Return the account of that name."""
@@ -59,10 +63,6 @@ class Registry:
         """Return the meter of that name."""
         sender = self.senders.get(name)
         return sender if sender is not None and sender.is_meter else None
-
-    def fee_account(self, proposer: int) -> str:
-        """Return who earns the fees of a block; without a proposer it is the operator."""
-        return self._validator_accounts[proposer] if 0 <= proposer < len(self._validator_accounts) else OPERATOR
 
 
 def _name_of(sender: Sender) -> str:

@@ -3,7 +3,8 @@
 Law.
 
 1. What was committed is never touched: records are immutable, a change is a new record in the table's overlay.
-2. ``discard`` forgets the overlay, ``commit`` makes it the committed state (the host has written it by then). Nothing else does either.
+2. ``discard`` forgets the overlay, ``commit`` makes it the committed state (the host has written it by then). Nothing else does either,
+   but ``forget``: then the committed state itself was replaced.
 3. A call checks everything before its first ``put``; so a refused call has written nothing and there is nothing to roll back.
 
 Decoded records are kept between blocks, so that a hot record is decoded once, not once per transaction.
@@ -110,4 +111,9 @@ class Table(Generic[T]):
             if len(self._known) + len(self._changed) > self._cached:
                 self._known = {}
             self._known.update(self._changed)
+        self._changed = {}
+
+    def forget(self) -> None:
+        """Forget this block's changes and all decoded records."""
+        self._known = {}
         self._changed = {}

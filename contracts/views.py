@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from contracts.events import Billed, Traded
+from contracts.events import Billed, Member, Traded
 
 
 class View(msgspec.Struct, frozen=True):
@@ -82,7 +82,9 @@ class BillsView(View, frozen=True):
 
 
 class CreditView(View, frozen=True):
-    """How well an account delivered what it sold and took what it bought: moving score and event counts; how often it could not pay."""
+    """How well an account delivered what it sold and took what it bought: moving score and event counts; how often it could not pay, and
+    how often validators that work for it were proven to have signed two different votes for one place.
+    """
 
     account: str
     score_ppm: int
@@ -90,6 +92,73 @@ class CreditView(View, frozen=True):
     under_deliveries: int
     under_takes: int
     debts: int = 0
+    double_signings: int = 0
+
+
+class EpochView(View, frozen=True):
+    """One validator set. State: past, present (it validates the next block) or announced; how many votes decide a change of it."""
+
+    epoch: int
+    first_height: int
+    state: str
+    votes_needed: int
+    members: tuple[Member, ...]
+
+
+class ValidatorView(View, frozen=True):
+    """One validator, of any set.
+
+    Fields:
+        validator: its name.
+        is_voting: whether it is in the present set.
+        is_member: whether it is in the latest set, in force or announced.
+        public_key, account, host, port: in the present set, else in the latest; empty if it is in neither.
+        next_nonce: the lowest that is certain to be unused.
+        open_votes: for changes that are not decided.
+        offences: proven double signings.
+    """
+
+    validator: str
+    is_voting: bool
+    is_member: bool
+    public_key: str
+    account: str
+    host: str
+    port: int
+    next_nonce: int
+    open_votes: int
+    offences: int
+
+
+class ChangeView(View, frozen=True):
+    """A change of the validator set that is not decided.
+
+    Fields:
+        change: its digest.
+        epoch: the set that changes.
+        action: add, remove or replace.
+        member: the validator as it would be (for a removal: as it is).
+        approvals: who voted for it; needed: how many decide.
+    """
+
+    change: str
+    epoch: int
+    action: str
+    member: Member
+    approvals: tuple[str, ...]
+    needed: int
+
+
+class OffenceView(View, frozen=True):
+    """A proven double signing: the place, the transaction that proves it, and who sent that."""
+
+    validator: str
+    epoch: int
+    kind: str
+    view: int
+    sequence: int
+    report: str
+    reporter: str
 
 
 class LedgerTotals(View, frozen=True):

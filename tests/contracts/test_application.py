@@ -182,6 +182,14 @@ def test_nothing_shows_before_commit_and_a_second_finalize_replaces_the_first() 
     assert world.view.account("B").balance_micro == RICH + 2
 
 
+@pytest.mark.parametrize("height", [0, 2, 3, 5])
+def test_a_block_out_of_order_is_our_own_fault(height: int) -> None:
+    world = World()
+    world.advance_to(4)
+    with pytest.raises(InvariantViolation, match="4 is the next one"):
+        world.application.finalize_block(height, GENESIS_MS, 0, [])
+
+
 def test_commit_without_a_block_is_our_own_fault() -> None:
     with pytest.raises(InvariantViolation):
         World().application.commit()
@@ -200,6 +208,7 @@ def test_a_restarted_application_goes_on_from_the_store() -> None:
     world = World()
     world.pay("A", "B", 5)
     again = LedgerApplication(world.genesis, world.store, StateTree.of(world.store.entries.items()))
+    assert again.epochs() == world.application.epochs()
     assert again.next_deadline_ms() == world.application.next_deadline_ms()
     transaction = world.transaction("B", Transfer("C", 6))
     one = world.application.finalize_block(2, GENESIS_MS + 5, 1, [transaction])

@@ -9,9 +9,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
+from tests.contracts.test_epochs import governed_world
 from tests.contracts.test_queries import busy_world
-world = busy_world(20)
-print(world.application.tree.root.hex(), hash("seed"))
+roots = [world.application.tree.root.hex() for world in (busy_world(20), governed_world())]
+print("/".join(roots), hash("seed"))
 """
 
 

@@ -20,7 +20,7 @@ def test_a_genesis_file_reads_back_and_its_digest_does_not_depend_on_the_layout(
     assert read_genesis(text) == GENESIS
     assert read_genesis(msgspec.json.encode(msgspec.json.decode(text))).digest == GENESIS.digest
     assert msgspec.structs.replace(GENESIS, chain_id="other").digest != GENESIS.digest
-    assert GENESIS.validator_set.quorum == 3 and len(GENESIS.validator_set.public_keys) == 4
+    assert GENESIS.validator_set.quorums.quorum == 3 and len(GENESIS.validator_set.public_keys) == 4
 
 
 def replaced(part: str, place: int, **changes: object) -> Genesis:
@@ -42,6 +42,8 @@ def market(**changes: int) -> Genesis:
         (replaced("validators", 0, public_key=GENESIS.validators[1].public_key), "public_key"),
         (replaced("validators", 0, account="nobody"), "node0"),
         (replaced("meters", 0, meter="A"), "senders"),
+        (replaced("validators", 0, name="A"), "senders"),
+        (replaced("validators", 0, name="m-A"), "senders"),
         (replaced("meters", 0, account="nobody"), "m-A"),
         (replaced("meters", 0, account="GRID"), "m-A"),
         (replaced("participants", 0, role="consumer"), "role grid"),
@@ -70,6 +72,19 @@ def market(**changes: int) -> Genesis:
 def test_parts_that_do_not_fit_are_named(genesis: Genesis, place: str) -> None:
     with pytest.raises(InputError, match=place):
         check_genesis(genesis)
+
+
+def test_a_genesis_names_at_most_64_validators() -> None:
+    check_genesis(make_genesis(validators=64))
+    with pytest.raises(InputError, match="validators: 65"):
+        make_genesis(validators=65)
+
+
+@pytest.mark.parametrize("share_ppm", [0, 499_999, 1_000_001])
+def test_no_minority_and_nothing_above_everybody_may_decide_on_validators(share_ppm: int) -> None:
+    text = write_genesis(GENESIS).replace(b'"approval_ppm": 666667', b'"approval_ppm": %d' % share_ppm)
+    with pytest.raises(InputError, match="approval_ppm"):
+        read_genesis(text)
 
 
 @pytest.mark.parametrize(

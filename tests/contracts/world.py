@@ -10,7 +10,7 @@ from consensus.application import FinalizedBlock
 from consensus.crypto import Ed25519Signer, digest
 from consensus.transaction import Transaction, decode_transaction, sign_transaction
 from contracts.application import LedgerApplication
-from contracts.calls import CancelOrder, PlaceOrder, SubmitReading, Transfer
+from contracts.calls import CancelOrder, PlaceOrder, SubmitReading, Transfer, VoteOnValidators
 from contracts.events import Receipt, decode_receipt
 from contracts.genesis import (
     ConsensusRules,
@@ -40,12 +40,20 @@ def key(name: str) -> str:
     return signer(name).public_key.hex()
 
 
-def make_genesis(members: Sequence[str] = ("A", "B", "C"), *, balance_micro: int = RICH, fuse_w: int = 20_000, **rules: int) -> Genesis:
-    """Members with one meter each (``m-A`` for A), four validators, a flat tariff."""
+def make_genesis(
+    members: Sequence[str] = ("A", "B", "C"),
+    *,
+    balance_micro: int = RICH,
+    fuse_w: int = 20_000,
+    validators: int = 4,
+    consensus: ConsensusRules | None = None,
+    **rules: int,
+) -> Genesis:
+    """Members with one meter each (``m-A`` for A), validators node0, node1 ... for accounts DC0, DC1 ..., a flat tariff."""
     participants = [
         Participant("GRID", "grid", key("GRID"), 0),
         Participant("OPERATOR", "operator", key("OPERATOR"), RICH),
-        *(Participant(f"DC{index}", "data-centre", key(f"DC{index}"), 0) for index in range(4)),
+        *(Participant(f"DC{index}", "data-centre", key(f"DC{index}"), 0) for index in range(validators)),
         *(Participant(name, "prosumer", key(name), balance_micro) for name in members),
     ]
     market = {
@@ -62,12 +70,12 @@ def make_genesis(members: Sequence[str] = ("A", "B", "C"), *, balance_micro: int
         channel="main",
         currency="CNY",
         time_ms=GENESIS_MS,
-        validators=tuple(Validator(f"node{index}", key(f"node{index}"), f"DC{index}") for index in range(4)),
+        validators=tuple(Validator(f"node{index}", key(f"node{index}"), f"DC{index}") for index in range(validators)),
         participants=tuple(participants),
         meters=tuple(Meter(f"m-{name}", name, key(f"m-{name}"), fuse_w, 1_000, 500) for name in members),
         tariff=Tariff((GRID_BUY,) * 24, (GRID_BUY,) * 24, GRID_SELL),
         market=MarketRules(**market),
-        consensus=ConsensusRules(),
+        consensus=consensus or ConsensusRules(),
     )
     check_genesis(genesis)
     return genesis
@@ -94,7 +102,10 @@ class MemoryStore:
 
 
 class World:
-    """One ledger and its host: makes transactions, executes them in blocks, keeps receipts."""
+    """One ledger and its host: makes transactions, executes them in blocks, keeps receipts.
+
+    ``signs_as`` tells whose key a sender signs with, if it is not the one made from its own name.
+    """
 
     def __init__(self, genesis: Genesis | None = None) -> None:
         self.genesis = genesis or make_genesis()
@@ -103,6 +114,7 @@ class World:
         self.height = 0
         self.time_ms = GENESIS_MS
         self.nonces: dict[str, int] = {}
+        self.signs_as: dict[str, str] = {}
         self.sequences: dict[str, int] = {}
         self.events: list[object] = []
         self.last: FinalizedBlock = self.application.init_chain()
@@ -124,7 +136,7 @@ class World:
             "valid_until_ms": self.time_ms + 86_000_000,
             **changes,
         }
-        by = fields.pop("by", sender)
+        by = fields.pop("by", self.signs_as.get(sender, sender))
         return decode_transaction(sign_transaction(signer(str(by)), sender=sender, call=call, **fields))
 
     def block(self, *transactions: Transaction, time_ms: int | None = None, proposer: int = 0) -> list[Receipt]:
@@ -159,6 +171,30 @@ class World:
 
     def pay(self, payer: str, payee: str, amount_micro: int) -> Receipt:
         return self.call(payer, Transfer(payee, amount_micro))
+
+    def vote(self, voter: str, action: str, name: str, **fields: object) -> Receipt:
+        """Vote in a block of its own for a change of the latest set; what a new validator needs is made up from its name."""
+        return self.call(voter, self.change(action, name, **fields))
+
+    def change(self, action: str, name: str, **fields: object) -> VoteOnValidators:
+        """Make a vote for a change of the latest set."""
+        made: dict[str, object] = {"epoch": self.application.epochs()[-1].epoch}
+        if action == "add":
+            made |= {"public_key": signer(name).public_key, "account": "DC0", "host": f"{name}.example", "port": 7_000}
+        return VoteOnValidators(action=action, name=name, **{**made, **fields})
+
+    def decide(self, action: str, name: str, **fields: object) -> Receipt:
+        """Let all present validators vote until the change is announced; return the deciding receipt."""
+        for voter in self.view.validators.epoch().members:
+            receipt = self.vote(voter.name, action, name, **fields)
+            if self.last.announced:
+                return receipt
+        raise LookupError(f"{action} {name} was not decided")
+
+    def advance_to(self, height: int) -> None:
+        """Execute empty blocks until ``height`` is the next one."""
+        while self.height + 1 < height:
+            self.block()
 
     def events_of(self, kind: type) -> list:
         return [event for event in self.events if isinstance(event, kind)]

@@ -1,0 +1,167 @@
+"""Who the validators are, decided by the validators: a vote per change of the set, a new epoch when enough agree.
+
+Law.
+
+1. A change names the latest set (in force or announced) that it changes, so that nobody's vote ever counts for another change than the one
+   that he saw. When a set is announced, all votes that are still open are void; whoever still wants such a change votes anew.
+2. Whoever votes is a member of the set in force and of the latest one. A change is decided by the share of the latest set that genesis asks
+   for (``approval_ppm``); each member counts once, and may withdraw while it is open.
+3. The new set begins more than a window above the block that decides it, and above the first block of the set before it. So no vote of
+   consensus for one of its blocks can be cast before the decision is certified, and several decisions may wait for their turn.
+4. A set has 4 to 64 members with different names and keys; no member is called like an account or a meter.
+5. Bounded: a validator has at most :data:`MAX_OPEN_VOTES` votes open.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from consensus.application import Verdict
+from consensus.codec import encode
+from consensus.crypto import PUBLIC_KEY_BYTES, digest
+from consensus.quorum import MIN_REPLICAS
+from contracts.calls import VoteOnValidators
+from contracts.events import Member, ValidatorsChanged, ValidatorVoted
+from contracts.genesis import MAX_VALIDATORS, Genesis
+from contracts.ledger import Ledger, Outcome, present
+from contracts.records import MARKET_KEY, Change, Epoch, Validator, epoch_key, name_key
+from contracts.registry import Registry, Sender
+from contracts.units import PPM, ceiling
+
+MAX_OPEN_VOTES = 16
+_GOOD = Verdict()
+
+
+def approvals_needed(genesis: Genesis, members: int) -> int:
+    """Return how many votes decide a change of a set with so many members."""
+    return ceiling(genesis.consensus.approval_ppm * members, PPM)
+
+
+def change_digest(genesis: Genesis, call: VoteOnValidators) -> bytes:
+    """Return what a change is known by: votes with the same digest are for the same change."""
+    place = (genesis.chain_id, genesis.channel, call.epoch)
+    what = (call.action, call.name, call.public_key, call.account, call.host, call.port)
+    return digest(b"GridPact validator change\x00" + encode(place + what))
+
+
+def members_after(registry: Registry, epoch: Epoch, call: VoteOnValidators) -> tuple[Member, ...] | Verdict:
+    """Return the members of ``epoch`` after a change, or why it cannot be made."""
+    members = {member.name: member for member in epoch.members}
+    if call.action == "add":
+        if call.name in members:
+            return Verdict("ALREADY_A_VALIDATOR", f"name: {call.name} is in the set of epoch {epoch.number}")
+        if call.name in registry.senders:
+            return Verdict("NAME_TAKEN", f"name: {call.name} is an account or a meter")
+    elif call.name not in members:
+        return Verdict("NO_SUCH_VALIDATOR", f"name: {call.name} is not in the set of epoch {epoch.number}")
+    if call.action == "remove":
+        if call.public_key or call.account or call.host or call.port:
+            return Verdict("BAD_CHANGE", "public_key, account, host, port: a removal has none")
+        del members[call.name]
+    else:
+        member = _member(call, members.get(call.name))
+        verdict = _check_member(registry, member, members)
+        if not verdict.ok:
+            return verdict
+        members[call.name] = member
+    if not MIN_REPLICAS <= len(members) <= MAX_VALIDATORS:
+        code = "TOO_FEW_VALIDATORS" if len(members) < MIN_REPLICAS else "TOO_MANY_VALIDATORS"
+        return Verdict(code, f"name: {len(members)} validators would be left, {MIN_REPLICAS} to {MAX_VALIDATORS} are allowed")
+    return tuple(members.values())
+
+
+def _member(call: VoteOnValidators, before: Member | None) -> Member:
+    """Return the member that a call adds, or makes of the present one: what the call leaves empty stays."""
+    if before is None:
+        return Member(call.name, call.public_key.hex(), call.account, call.host, call.port)
+    key, account = call.public_key.hex() or before.public_key, call.account or before.account
+    return Member(call.name, key, account, call.host or before.host, call.port or before.port)
+
+
+def _check_member(registry: Registry, member: Member, members: dict[str, Member]) -> Verdict:
+    """Tell whether ``member`` may stand among ``members``, or in the place of the one of its name."""
+    before = members.get(member.name)
+    if len(member.public_key) != 2 * PUBLIC_KEY_BYTES:
+        return Verdict("BAD_CHANGE", f"public_key: {len(member.public_key) // 2} bytes, an Ed25519 key has {PUBLIC_KEY_BYTES}")
+    if registry.account(member.account) is None:
+        return Verdict("NO_SUCH_ACCOUNT", f"account: there is no account {member.account!r}")
+    if bool(member.host) != bool(member.port) or (before is None and not member.host):
+        return Verdict("BAD_CHANGE", "host, port: both belong to an address, and a new validator needs one")
+    if member == before:
+        return Verdict("NOTHING_CHANGES", f"name: {member.name} has this key, account and address already")
+    holders = [other.name for other in members.values() if other.public_key == member.public_key and other.name != member.name]
+    if holders:
+        return Verdict("KEY_TAKEN", f"public_key: it is the key of {holders[0]}")
+    return _GOOD
+
+
+def check_vote(ledger: Ledger, sender: Sender, call: VoteOnValidators) -> Verdict:
+    """Tell at the door whether a vote could count, on the committed state. One for a set that is not known here yet may pass."""
+    state, latest = ledger.state, ledger.latest_committed_epoch
+    if call.epoch > latest.number:
+        return _GOOD
+    outcome = _judge(ledger, sender, call, latest, state.changes.committed(change_digest(ledger.genesis, call)))
+    return outcome if isinstance(outcome, Verdict) else _GOOD
+
+
+def vote_on_validators(ledger: Ledger, sender: Sender, call: VoteOnValidators) -> Outcome:
+    """Count a validator's vote, or withdraw it; announce the new set if it decides the change."""
+    state, latest = ledger.state, ledger.latest_epoch
+    key = change_digest(ledger.genesis, call)
+    known = state.changes.get(key)
+    members = _judge(ledger, sender, call, latest, known)
+    if isinstance(members, Verdict):
+        return members
+    voter = present(state.validators.get(sender.key), f"validator {sender.name}")
+    if call.approve and voter.open_votes >= MAX_OPEN_VOTES:
+        return Verdict("TOO_MANY_VOTES", f"sender: {sender.name} has {voter.open_votes} open votes, the most; withdraw one")
+    before = known.approvals if known is not None else ()
+    approvals = (*before, sender.name) if call.approve else tuple(name for name in before if name != sender.name)
+    if approvals:
+        named = latest.members if call.action == "remove" else members
+        member = next(one for one in named if one.name == call.name)
+        state.changes.put(key, Change(call.epoch, call.action, member, approvals))
+    else:
+        state.changes.delete(key)
+    open_votes = voter.open_votes + (1 if call.approve else -1)
+    state.validators.put(sender.key, msgspec.structs.replace(voter, open_votes=open_votes))
+    needed = approvals_needed(ledger.genesis, len(latest.members))
+    voted = ValidatorVoted(sender.name, key.hex(), call.epoch, call.action, call.name, call.approve, len(approvals), needed)
+    return (voted,) if len(approvals) < needed else (voted, _announce(ledger, latest, members))
+
+
+def _judge(ledger: Ledger, sender: Sender, call: VoteOnValidators, latest: Epoch, known: Change | None) -> tuple[Member, ...] | Verdict:
+    """Check everything but how many votes the sender has open; return the members after the change."""
+    if call.epoch < latest.number:
+        return Verdict("STALE_EPOCH", f"epoch: {call.epoch} was followed by {latest.number}, vote on a change of that one")
+    if call.epoch > latest.number:
+        return Verdict("NO_SUCH_EPOCH", f"epoch: the latest set is that of epoch {latest.number}")
+    if all(member.name != sender.name for member in latest.members):
+        return Verdict("NOT_A_MEMBER", f"sender: {sender.name} is not in the set of epoch {latest.number}, which changes")
+    has_voted = known is not None and sender.name in known.approvals
+    if call.approve and has_voted:
+        return Verdict("ALREADY_VOTED", f"name: {sender.name} has voted for this change")
+    if not call.approve and not has_voted:
+        return Verdict("NOT_VOTED", f"approve: {sender.name} has no open vote for this change")
+    return members_after(ledger.registry, latest, call)
+
+
+def _announce(ledger: Ledger, latest: Epoch, members: tuple[Member, ...]) -> ValidatorsChanged:
+    """Write the next set into the state and forget all open votes."""
+    state = ledger.state
+    first_height = max(ledger.next_height + ledger.genesis.consensus.window, latest.first_height) + 1
+    epoch = Epoch(latest.number + 1, first_height, members)
+    state.epochs.put(epoch_key(epoch.number), epoch)
+    progress = ledger.progress
+    state.market.put(MARKET_KEY, msgspec.structs.replace(progress, epochs=progress.epochs + 1))
+    voters: dict[str, None] = {}
+    for key, change in state.changes.scan():
+        state.changes.delete(key)
+        voters.update(dict.fromkeys(change.approvals))
+    for name in voters:
+        record = present(state.validators.get(name_key(name)), f"validator {name}")
+        state.validators.put(name_key(name), msgspec.structs.replace(record, open_votes=0))
+    for member in members:
+        if state.validators.get(name_key(member.name)) is None:
+            state.validators.put(name_key(member.name), Validator())
+    return ValidatorsChanged(epoch.number, first_height, members)
