@@ -56,7 +56,7 @@ def validator_set(genesis: Genesis, epoch: Epoch) -> ValidatorSet:
     """Return a set as consensus knows it."""
     names = tuple(member.name for member in epoch.members)
     keys = tuple(bytes.fromhex(member.public_key) for member in epoch.members)
-    return ValidatorSet(Domain(genesis.chain_id, genesis.channel, epoch.number), epoch.first_height, names, keys)
+    return ValidatorSet(Domain(genesis.chain_id, genesis.channel, epoch.number), epoch.first_height, names, keys, (b"",) * len(names))
 
 
 def _sender(member: Member, registry: Registry) -> Sender:

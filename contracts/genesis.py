@@ -162,7 +162,7 @@ class Genesis(_Part, frozen=True):
         """The validators of epoch 0."""
         names = tuple(validator.name for validator in self.validators)
         keys = tuple(bytes.fromhex(validator.public_key) for validator in self.validators)
-        return ValidatorSet(Domain(self.chain_id, self.channel, 0), 1, names, keys)
+        return ValidatorSet(Domain(self.chain_id, self.channel, 0), 1, names, keys, (b"",) * len(names))
 
 
 def read_genesis(text: bytes, name: str = "genesis") -> Genesis:

@@ -20,7 +20,7 @@ def open_ledger(world: World, store: ChainStore) -> LedgerApplication:
     """
     genesis, head = world.genesis, store.head()
     if head is None:
-        application = LedgerApplication(genesis, store.state)
+        application = LedgerApplication(genesis, store.state, check=world.keys.check)
         finalized = application.init_chain()
         root = finalized.tree.root
         header = genesis_header(genesis.chain_id, genesis.channel, genesis.time_ms, genesis.digest, root, world.first_set.digest)
@@ -30,7 +30,7 @@ def open_ledger(world: World, store: ChainStore) -> LedgerApplication:
     tree = StateTree.of(store.state.scan(b""))
     if tree.root != head.state_root:
         raise InvariantViolation(f"the stored state does not hash to the state root of block {head.height}")
-    return LedgerApplication(genesis, store.state, tree)
+    return LedgerApplication(genesis, store.state, tree, world.keys.check)
 
 
 def what_is_found(store: ChainStore, votes: VoteLog, epochs: tuple[ValidatorSet, ...], log: bytes) -> Recovered:

@@ -162,7 +162,7 @@ class Process:
 
     def epochs(self) -> tuple[ValidatorSet, ...]:
         """Return all validator sets that the committed state knows."""
-        return (self.node.world.first_set,)
+        return self.application.epochs()
 
     def is_signed(self, transaction: Transaction) -> bool:
         """Tell whether a transaction's signature checks."""
@@ -175,6 +175,7 @@ class Process:
 
         def write() -> None:
             self.store.append(block, included, finalized, ids)
+            self.node.simulation.checker.announced(finalized.announced)
             self.node.simulation.checker.executed(self.node, block, included)
 
         if not self.node.synced(write):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from cluster.simulation.signatures import Keys
-from consensus.messages import Domain, ValidatorSet
+from consensus.messages import ValidatorSet
 from contracts.genesis import (
     GRID,
     OPERATOR,
@@ -57,9 +57,7 @@ class World:
     @property
     def first_set(self) -> ValidatorSet:
         """The validators of epoch 0."""
-        people = self.genesis.validators
-        keys = tuple(bytes.fromhex(validator.public_key) for validator in people)
-        return ValidatorSet(Domain(CHAIN_ID, CHANNEL, 0), 1, tuple(validator.name for validator in people), keys, (b"",) * len(people))
+        return self.genesis.validator_set
 
 
 @lru_cache(maxsize=32)
