@@ -33,6 +33,7 @@ ENTRIES = {
     "drill": Entry("cluster.commands.drill:drill", "Faults on real processes; checks that nothing is lost."),
     "init": Entry("cluster.commands.init:init", "Write genesis, keys, certificates and config, one folder per host."),
     "node": Entry("cluster.commands.node:node", "One data-centre node."),
+    "validator": Entry("cluster.commands.validator:validator", "Who votes: show, add, remove, change keys."),
     "verify": Entry("cluster.commands.verify:verify", "Audit a store offline."),
     "meter": Entry("cluster.commands.meter:meter", "Meters: simulate."),
     "broker": Entry("cluster.commands.broker:broker", "The embedded MQTT broker of a local cluster.", hidden=True),

@@ -5,6 +5,7 @@ The tree::
     GridPactError
      +-- InputError            somebody gave us something wrong: names the field and the reason
      |    +-- DecodeError      bytes that are not a well-formed value
+    |    +-- UnknownEpochError     a proof by validators that are not known here yet: learn of them, then try again
      +-- PeerFault             a replica broke the rules of the protocol (counted, maybe evidence; we go on)
      +-- InvariantViolation    *we* broke a rule that must hold (stop, keep the disk)
 
@@ -36,6 +37,21 @@ class InputError(GridPactError):
 
 class DecodeError(InputError):
     """Bytes that do not decode into the value that they claim to be."""
+
+
+class UnknownEpochError(InputError):
+    """A certificate by validators that are not known here: it can be neither believed nor refused until their epoch is proven.
+
+    Args:
+        field: what carries the certificate.
+        epoch: that it names.
+        known: last epoch that is known here.
+    """
+
+    def __init__(self, field: str, epoch: int, known: int) -> None:
+        super().__init__(field, f"is of epoch {epoch}, and only those up to {known} are known here")
+        self.epoch = epoch
+        self.known = known
 
 
 class InvariantViolation(GridPactError):

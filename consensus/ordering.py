@@ -62,7 +62,7 @@ def on_pre_prepare(turn: Turn, message: PrePrepareMessage) -> None:
         PeerFault: the sender may not propose, signed something else, or sent another body.
     """
     vote, state, committee = message.vote, turn.state, turn.committee
-    if vote.epoch != committee.epoch or state.changing or vote.view != state.view or not turn.may_order(vote.sequence):
+    if not turn.may_vote or vote.epoch != committee.epoch or state.changing or vote.view != state.view or not turn.may_order(vote.sequence):
         return
     name = committee.name(vote.sender)
     if vote.sender != committee.primary(vote.view):
@@ -149,7 +149,7 @@ def on_vote(turn: Turn, vote: Vote) -> None:
         PeerFault: bad signature, or a prepare from the primary.
     """
     state, kind = turn.state, Kind(vote.kind)
-    if vote.epoch != turn.committee.epoch or not turn.may_order(vote.sequence) or vote.view < state.view:
+    if not turn.may_vote or vote.epoch != turn.committee.epoch or not turn.may_order(vote.sequence) or vote.view < state.view:
         return
     if kind is Kind.PREPARE and vote.sender == turn.committee.primary(vote.view):
         raise PeerFault(turn.committee.name(vote.sender), Suspicion.PRIMARY_PREPARED, f"view {vote.view}, sequence {vote.sequence}")

@@ -147,7 +147,9 @@ def _is_current(state: ReplicaState, record: LogRecord) -> bool:
 
 
 def resume(turn: Turn) -> None:
-    """Ask again for the check of every re-proposal that was accepted but not prepared before the stop."""
+    """Ask again for the check of every re-proposal that was accepted but not prepared before the stop, if there is still a key to vote with."""
+    if not turn.may_vote:
+        return
     for _, slot in sorted(turn.state.slots.items()):
         if slot.pre_prepare is not None and not slot.ready and not turn.state.changing:
             adopt_reproposal(turn, slot.pre_prepare)

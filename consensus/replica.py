@@ -149,17 +149,17 @@ class Replica:
             ordering.on_batch_checked(turn, event.view, event.sequence, event.digest, event.accepted, event.reason)
         elif isinstance(event, Executed):
             checkpoint.on_executed(turn, event.sequence, event.header_hash, event.announced)
-            catch_up.adopt_fetched(turn)
-            ordering.execute_decided(turn)
+            _go_on(turn)
         elif isinstance(event, AdoptionFailed):
             catch_up.on_adoption_failed(turn, event.sequence, event.reason)
-            ordering.execute_decided(turn)
+            _go_on(turn)
         elif isinstance(event, SnapshotAdopted):
             state_transfer.on_adopted(turn, event.sequence, event.epochs)
+            _go_on(turn)
             catch_up.fetch_blocks(turn)
         elif isinstance(event, SnapshotFailed):
             state_transfer.on_refused(turn, event.sequence, event.reason)
-            ordering.execute_decided(turn)
+            _go_on(turn)
         elif isinstance(event, Pruned):
             self._state.first = max(self._state.first, event.first)
         elif isinstance(event, Waiting):
@@ -254,6 +254,7 @@ class Replica:
             if self._primary_is_silent(turn.now_ms):
                 view_change.start_view_change(turn, self._state.view + 1)
             catch_up.send_status(turn)
+            _go_on(turn)
 
     @property
     def next_deadline_ms(self) -> int:
@@ -329,3 +330,9 @@ class Replica:
             snapshot=None if transfer is None else (transfer.height, len(transfer.staged), len(transfer.manifest.chunks)),
             diverged=state.diverged,
         )
+
+
+def _go_on(turn: Turn) -> None:
+    """Execute what is due; a block, or a snapshot that was given up, may have stood in its way."""
+    catch_up.adopt_fetched(turn)
+    ordering.execute_decided(turn)

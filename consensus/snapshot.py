@@ -23,6 +23,7 @@ from consensus.errors import InputError
 from consensus.messages import ValidatorSet
 from consensus.proofs import certified_header
 from consensus.state_tree import EMPTY_STATE_ROOT, StateTree, inner_hash, leaf_hash
+from consensus.validators import follow
 
 MAX_DEPTH = 16
 TARGET_CHUNK_BYTES = 512 * 1024
@@ -90,7 +91,7 @@ def verify_snapshot(validators: ValidatorSet, manifest: SnapshotManifest) -> Hea
         InputError: says what does not fit.
     """
     try:
-        header = certified_header(validators, manifest.header, manifest.certificate)
+        header = certified_header(follow((validators,), manifest.epochs), manifest.header, manifest.certificate)
     except InputError as error:
         raise InputError(f"snapshot: {error.field.removeprefix('proof: ')}", error.reason) from error
     objection = manifest_objection(manifest, header.state_root)
@@ -206,10 +207,15 @@ def choose_depth(sizes: Sequence[int]) -> int:
     raise InputError("state", f"cannot be cut into chunks of at most {MAX_CHUNK_BYTES} bytes")
 
 
-def mark_of(entries: Sequence[tuple[bytes, bytes]], depth: int) -> ChunkMark:
-    """Return the mark of one chunk, given all its entries."""
+def mark_of(entries: Sequence[tuple[bytes, bytes]], root: bytes) -> ChunkMark:
+    """Return the mark of one chunk.
+
+    Args:
+        entries: all of the chunk.
+        root: of ``StateTree.under(entries, depth)``.
+    """
     leaf = sha256(entries[0][0]).digest() + sha256(entries[0][1]).digest() if len(entries) == 1 else b""
-    return ChunkMark(len(entries), StateTree.under(entries, depth).root, leaf)
+    return ChunkMark(len(entries), root, leaf)
 
 
 def make_snapshot(
@@ -238,7 +244,7 @@ def make_snapshot(
     parts: list[list[tuple[bytes, bytes]]] = [[] for _ in range(1 << depth)]
     for key, value in ordered:
         parts[chunk_of(key, depth)].append((key, value))
-    marks = tuple(mark_of(part, depth) for part in parts)
+    marks = tuple(mark_of(part, StateTree.under(part, depth).root) for part in parts)
     manifest = SnapshotManifest(encode(header), certificate, depth, marks, epochs)
     return manifest, tuple(Chunk(tuple(part)) for part in parts)
 

@@ -40,6 +40,8 @@ class EpochChange(Wire, frozen=True):
 
 
 decode_epoch_change = Decoder(EpochChange, "epoch change", 256 * 1024)
+decode_epoch_changes = Decoder(tuple[bytes, ...], "epoch changes", 64 * 1024 * 1024)
+"""Of several, encoded one by one, by rising epoch."""
 
 
 def set_at(epochs: Sequence[ValidatorSet], height: int) -> ValidatorSet:

@@ -23,6 +23,7 @@ from contracts.calls import (
     Call,
     CancelOrder,
     PlaceOrder,
+    RenewSeat,
     ReportDoubleSigning,
     ResetMeter,
     SubmitReading,
@@ -35,7 +36,7 @@ from contracts.epochs import first_epoch, validator_set
 from contracts.events import AnyEvent, Receipt
 from contracts.evidence import check_report, report_double_signing
 from contracts.genesis import Genesis
-from contracts.governance import check_vote, vote_on_validators
+from contracts.governance import check_renewal, check_vote, renew_seat, vote_on_validators
 from contracts.invariants import check_block
 from contracts.ledger import Ledger, Outcome, present
 from contracts.market import cancel_order, check_order, place_order
@@ -46,7 +47,7 @@ from contracts.registry import Sender
 from contracts.window import Window, is_spent, is_too_far, spend
 
 _GOOD = Verdict()
-_OF_VALIDATORS = (VoteOnValidators, ReportDoubleSigning)
+_OF_VALIDATORS = (VoteOnValidators, RenewSeat, ReportDoubleSigning)
 
 
 class LedgerApplication:
@@ -89,11 +90,10 @@ class LedgerApplication:
 
     def check_transaction(self, transaction: Transaction, time_ms: int) -> Verdict:
         """Tell whether a transaction could execute now, on the committed state; never refuses a meter's reading for what it says."""
-        verdict = self._check_envelope(transaction, time_ms)
-        if not verdict.ok:
+        verdict, body = self._check_envelope(transaction, time_ms), transaction.body
+        sender = self._ledger.sender(body.sender)
+        if sender is None or not verdict.ok:
             return verdict
-        body = transaction.body
-        sender = present(self._ledger.sender(body.sender), f"sender {body.sender}")
         latest_ms = time_ms + self.genesis.consensus.max_validity_ms
         if body.valid_until_ms > latest_ms:
             return Verdict("VALID_TOO_LONG", f"valid_until_ms: {body.valid_until_ms} is after {latest_ms}, the latest now")
@@ -229,14 +229,10 @@ class LedgerApplication:
         if verdict.ok and isinstance(call, PlaceOrder):
             verdict = check_order(self._ledger, sender, call, time_ms)
             return _GOOD if verdict.code == "NOT_OPEN" else verdict
-        if verdict.ok and isinstance(call, VoteOnValidators):
-            return check_vote(self._ledger, sender, call)
-        if verdict.ok and isinstance(call, ReportDoubleSigning):
-            return check_report(self._ledger, call)
         if verdict.ok and isinstance(call, Transfer):
             account = present(self._ledger.state.accounts.committed(sender.key), f"account {sender.name}")
             return check_transfer(self._ledger, sender, call, account.balance_micro)
-        return verdict
+        return _check_validator_call(self._ledger, sender, call, time_ms) if verdict.ok and sender.is_validator else verdict
 
     def _execute(self, transaction: Transaction, time_ms: int) -> Receipt | None:
         """Execute one transaction; None if it is void."""
@@ -280,6 +276,18 @@ def _spend_nonce(ledger: Ledger, sender: Sender, nonce: int) -> bool:
     return True
 
 
+def _check_validator_call(ledger: Ledger, sender: Sender, call: Call, time_ms: int) -> Verdict:
+    """Refuse early what a validator may not ask for."""
+    match call:
+        case VoteOnValidators():
+            return check_vote(ledger, sender, call)
+        case RenewSeat():
+            return check_renewal(ledger, sender, call, time_ms)
+        case ReportDoubleSigning():
+            return check_report(ledger, call)
+    return _GOOD
+
+
 def _check_role(sender: Sender, call: Call) -> Verdict:
     """Tell whether this kind of sender may make this kind of call."""
     if isinstance(call, SubmitReading):
@@ -287,7 +295,7 @@ def _check_role(sender: Sender, call: Call) -> Verdict:
     if isinstance(call, _OF_VALIDATORS):
         return _GOOD if sender.is_validator else Verdict("NOT_A_VALIDATOR", f"sender: {sender.name} is none, only validators send this")
     if sender.is_validator:
-        return Verdict("NOT_AN_ACCOUNT", f"sender: {sender.name} is a validator, it sends only votes on validators and evidence")
+        return Verdict("NOT_AN_ACCOUNT", f"sender: {sender.name} is a validator, it sends only what concerns validators")
     if sender.is_meter:
         return Verdict("NOT_AN_ACCOUNT", f"sender: {sender.name} is a meter, it sends only readings")
     if isinstance(call, ResetMeter) and sender.role != "operator":
@@ -313,5 +321,7 @@ def _call(ledger: Ledger, sender: Sender, call: Call, transaction_id: bytes, tim
             return reset_meter(ledger, call)
         case VoteOnValidators():
             return vote_on_validators(ledger, sender, call)
+        case RenewSeat():
+            return renew_seat(ledger, sender, call, time_ms)
         case ReportDoubleSigning():
             return report_double_signing(ledger, sender, call, transaction_id)

@@ -112,7 +112,8 @@ class VoteOnValidators(Wire, frozen=True, tag="validator-vote"):
     """A validator's vote for one change of the validator set; votes count together if all fields but ``approve`` are the same.
 
     Fields:
-        epoch: number of the latest set (in force or announced), the one that changes.
+        epoch: number of the latest set (in force or announced), the one that changes; or of one since the last change by vote: that
+            renewed seats only.
         action: add a validator, remove one, or replace key, account or address of one.
         name: of that validator; no account or meter is called the same.
         public_key: its Ed25519 key from the new epoch on.
@@ -131,6 +132,18 @@ class VoteOnValidators(Wire, frozen=True, tag="validator-vote"):
     approve: bool = True
 
 
+class RenewSeat(Wire, frozen=True, tag="seat-renewal"):
+    """A validator lost its vote log: it asks for an epoch in which its seat belongs to the new one, where nothing that it forgot counts.
+
+    Fields:
+        epoch: number of the latest set, in force or announced.
+        log: id of the new vote log.
+    """
+
+    epoch: Annotated[int, Meta(ge=0, le=2**53)]
+    log: Annotated[bytes, Meta(min_length=1, max_length=32)]
+
+
 class ReportDoubleSigning(Wire, frozen=True, tag="double-signing"):
     """Two votes that one validator signed for the same place with different contents; an honest one never does."""
 
@@ -138,6 +151,6 @@ class ReportDoubleSigning(Wire, frozen=True, tag="double-signing"):
     second: Vote
 
 
-Call = Transfer | SubmitReading | PlaceOrder | CancelOrder | ResetMeter | VoteOnValidators | ReportDoubleSigning
+Call = Transfer | SubmitReading | PlaceOrder | CancelOrder | ResetMeter | VoteOnValidators | RenewSeat | ReportDoubleSigning
 
 decode_call: Decoder[Call] = Decoder(Call, "call", 16 * 1024)  # type: ignore[arg-type]

@@ -49,14 +49,15 @@ def seats_of(epoch: Epoch, registry: Registry) -> Seats:
 
 def first_epoch(genesis: Genesis) -> Epoch:
     """Return the set that genesis names. Where its members are reached is not the chain's business yet."""
-    return Epoch(0, 1, tuple(Member(one.name, one.public_key, one.account) for one in genesis.validators))
+    return Epoch(0, 1, tuple(Member(one.name, one.public_key, one.account) for one in genesis.validators), 0)
 
 
 def validator_set(genesis: Genesis, epoch: Epoch) -> ValidatorSet:
     """Return a set as consensus knows it."""
     names = tuple(member.name for member in epoch.members)
     keys = tuple(bytes.fromhex(member.public_key) for member in epoch.members)
-    return ValidatorSet(Domain(genesis.chain_id, genesis.channel, epoch.number), epoch.first_height, names, keys, (b"",) * len(names))
+    logs = tuple(bytes.fromhex(member.log) for member in epoch.members)
+    return ValidatorSet(Domain(genesis.chain_id, genesis.channel, epoch.number), epoch.first_height, names, keys, logs)
 
 
 def _sender(member: Member, registry: Registry) -> Sender:

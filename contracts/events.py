@@ -175,6 +175,7 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         public_key: Ed25519, in hex.
         account: earns its fees, and has its credit record.
         host, port: where the other nodes reach it; empty and 0 if the chain does not say (members of genesis).
+        log: id of the vote log that its seat belongs to, in hex; empty for the first one.
     """
 
     name: str
@@ -182,6 +183,7 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     account: str
     host: str = ""
     port: int = 0
+    log: str = ""
 
 
 class ValidatorVoted(Event, frozen=True, tag="validator-voted"):
@@ -190,7 +192,7 @@ class ValidatorVoted(Event, frozen=True, tag="validator-voted"):
     Fields:
         validator: who voted.
         change: digest of the change.
-        epoch, action, name: what the change is: of which set, and whom it concerns.
+        epoch, action, name: what the change is: of which set (the first with these members), and whom it concerns.
         approve: False if the vote was withdrawn.
         approvals: votes for the change now; needed: how many decide it.
     """
@@ -203,6 +205,13 @@ class ValidatorVoted(Event, frozen=True, tag="validator-voted"):
     approve: bool
     approvals: int
     needed: int
+
+
+class SeatRenewed(Event, frozen=True, tag="seat-renewed"):
+    """A validator's seat belongs to another vote log from the next set on; all else stays."""
+
+    validator: str
+    log: str
 
 
 class ValidatorsChanged(Event, frozen=True, tag="validators-changed"):
@@ -248,6 +257,7 @@ AnyEvent = (
     | DebtRecorded
     | PeriodSettled
     | ValidatorVoted
+    | SeatRenewed
     | ValidatorsChanged
     | DoubleSigningRecorded
 )

@@ -124,6 +124,8 @@ class ConsensusRules(_Part, frozen=True):
         max_in_flight: sequences that a primary may have open at once.
         approval_ppm: share of the validators that must vote for a change of their set, by default more than two thirds; at least half, so
             that no faulty minority decides.
+        max_seat_renewals_per_day: how often within a day of chain time one validator may ask for an epoch that names its new vote log; each
+            costs a window of blocks.
     """
 
     max_batch_transactions: Annotated[int, Meta(gt=0, le=100_000)] = 1_000
@@ -135,6 +137,7 @@ class ConsensusRules(_Part, frozen=True):
     window: Annotated[int, Meta(ge=4, le=1024)] = 64
     max_in_flight: Annotated[int, Meta(ge=1, le=64)] = 4
     approval_ppm: Annotated[int, Meta(ge=500_000, le=1_000_000)] = 666_667
+    max_seat_renewals_per_day: Annotated[int, Meta(ge=1, le=1_000)] = 8
 
 
 class Genesis(_Part, frozen=True):

@@ -3,13 +3,16 @@
 Law.
 
 1. A change names the latest set (in force or announced) that it changes, so that nobody's vote ever counts for another change than the one
-   that he saw. When a set is announced, all votes that are still open are void; whoever still wants such a change votes anew.
+   that he saw. When a change is decided, all votes that are still open are void; whoever still wants such a change votes anew.
 2. Whoever votes is a member of the set in force and of the latest one. A change is decided by the share of the latest set that genesis asks
    for (``approval_ppm``); each member counts once, and may withdraw while it is open.
 3. The new set begins more than a window above the block that decides it, and above the first block of the set before it. So no vote of
    consensus for one of its blocks can be cast before the decision is certified, and several decisions may wait for their turn.
 4. A set has 4 to 64 members with different names and keys; no member is called like an account or a meter.
 5. Bounded: a validator has at most :data:`MAX_OPEN_VOTES` votes open.
+6. Who lost the vote log needs a new epoch, and nobody's leave: :class:`contracts.calls.RenewSeat` announces the same members with its new
+   log. That voids no votes, and happens at most ``max_seat_renewals_per_day`` times per validator, so that no faulty one fills the state
+   with epochs.
 """
 
 from __future__ import annotations
@@ -20,8 +23,8 @@ from consensus.application import Verdict
 from consensus.codec import encode
 from consensus.crypto import PUBLIC_KEY_BYTES, digest
 from consensus.quorum import MIN_REPLICAS
-from contracts.calls import VoteOnValidators
-from contracts.events import Member, ValidatorsChanged, ValidatorVoted
+from contracts.calls import RenewSeat, VoteOnValidators
+from contracts.events import Member, SeatRenewed, ValidatorsChanged, ValidatorVoted
 from contracts.genesis import MAX_VALIDATORS, Genesis
 from contracts.ledger import Ledger, Outcome, present
 from contracts.records import MARKET_KEY, Change, Epoch, Validator, epoch_key, name_key
@@ -29,6 +32,7 @@ from contracts.registry import Registry, Sender
 from contracts.units import PPM, ceiling
 
 MAX_OPEN_VOTES = 16
+DAY_MS = 86_400_000
 _GOOD = Verdict()
 
 
@@ -37,9 +41,9 @@ def approvals_needed(genesis: Genesis, members: int) -> int:
     return ceiling(genesis.consensus.approval_ppm * members, PPM)
 
 
-def change_digest(genesis: Genesis, call: VoteOnValidators) -> bytes:
-    """Return what a change is known by: votes with the same digest are for the same change."""
-    place = (genesis.chain_id, genesis.channel, call.epoch)
+def change_digest(genesis: Genesis, latest: Epoch, call: VoteOnValidators) -> bytes:
+    """Return what a change of the latest set is known by: votes with the same digest are for the same change."""
+    place = (genesis.chain_id, genesis.channel, latest.decided)
     what = (call.action, call.name, call.public_key, call.account, call.host, call.port)
     return digest(b"GridPact validator change\x00" + encode(place + what))
 
@@ -75,7 +79,7 @@ def _member(call: VoteOnValidators, before: Member | None) -> Member:
     if before is None:
         return Member(call.name, call.public_key.hex(), call.account, call.host, call.port)
     key, account = call.public_key.hex() or before.public_key, call.account or before.account
-    return Member(call.name, key, account, call.host or before.host, call.port or before.port)
+    return Member(call.name, key, account, call.host or before.host, call.port or before.port, before.log)
 
 
 def _check_member(registry: Registry, member: Member, members: dict[str, Member]) -> Verdict:
@@ -100,14 +104,14 @@ def check_vote(ledger: Ledger, sender: Sender, call: VoteOnValidators) -> Verdic
     state, latest = ledger.state, ledger.latest_committed_epoch
     if call.epoch > latest.number:
         return _GOOD
-    outcome = _judge(ledger, sender, call, latest, state.changes.committed(change_digest(ledger.genesis, call)))
+    outcome = _judge(ledger, sender, call, latest, state.changes.committed(change_digest(ledger.genesis, latest, call)))
     return outcome if isinstance(outcome, Verdict) else _GOOD
 
 
 def vote_on_validators(ledger: Ledger, sender: Sender, call: VoteOnValidators) -> Outcome:
     """Count a validator's vote, or withdraw it; announce the new set if it decides the change."""
     state, latest = ledger.state, ledger.latest_epoch
-    key = change_digest(ledger.genesis, call)
+    key = change_digest(ledger.genesis, latest, call)
     known = state.changes.get(key)
     members = _judge(ledger, sender, call, latest, known)
     if isinstance(members, Verdict):
@@ -120,24 +124,63 @@ def vote_on_validators(ledger: Ledger, sender: Sender, call: VoteOnValidators) -
     if approvals:
         named = latest.members if call.action == "remove" else members
         member = next(one for one in named if one.name == call.name)
-        state.changes.put(key, Change(call.epoch, call.action, member, approvals))
+        state.changes.put(key, Change(latest.decided, call.action, member, approvals))
     else:
         state.changes.delete(key)
     open_votes = voter.open_votes + (1 if call.approve else -1)
     state.validators.put(sender.key, msgspec.structs.replace(voter, open_votes=open_votes))
     needed = approvals_needed(ledger.genesis, len(latest.members))
-    voted = ValidatorVoted(sender.name, key.hex(), call.epoch, call.action, call.name, call.approve, len(approvals), needed)
-    return (voted,) if len(approvals) < needed else (voted, _announce(ledger, latest, members))
+    voted = ValidatorVoted(sender.name, key.hex(), latest.decided, call.action, call.name, call.approve, len(approvals), needed)
+    if len(approvals) < needed:
+        return (voted,)
+    _void_open_votes(ledger)
+    return voted, _announce(ledger, latest, members, latest.number + 1)
+
+
+def check_renewal(ledger: Ledger, sender: Sender, call: RenewSeat, time_ms: int) -> Verdict:
+    """Tell at the door whether a seat could be renewed, on the committed state. A set that is not known here yet may pass."""
+    latest = ledger.latest_committed_epoch
+    if call.epoch > latest.number:
+        return _GOOD
+    record = present(ledger.state.validators.committed(sender.key), f"validator {sender.name}")
+    outcome = _judge_renewal(ledger, sender, call, latest, record, time_ms)
+    return outcome if isinstance(outcome, Verdict) else _GOOD
+
+
+def renew_seat(ledger: Ledger, sender: Sender, call: RenewSeat, time_ms: int) -> Outcome:
+    """Announce a set with the same members, in which the sender's seat belongs to another vote log."""
+    latest = ledger.latest_epoch
+    record = present(ledger.state.validators.get(sender.key), f"validator {sender.name}")
+    members = _judge_renewal(ledger, sender, call, latest, record, time_ms)
+    if isinstance(members, Verdict):
+        return members
+    renewals = (*record.renewals, time_ms)[-ledger.genesis.consensus.max_seat_renewals_per_day :]
+    ledger.state.validators.put(sender.key, msgspec.structs.replace(record, renewals=renewals))
+    return SeatRenewed(sender.name, call.log.hex()), _announce(ledger, latest, members, latest.decided)
+
+
+def _judge_renewal(
+    ledger: Ledger, sender: Sender, call: RenewSeat, latest: Epoch, record: Validator, time_ms: int
+) -> tuple[Member, ...] | Verdict:
+    """Return the members with the sender's seat renewed, or why it is not."""
+    verdict = _check_epoch(sender, call.epoch, latest.number, latest)
+    if not verdict.ok:
+        return verdict
+    log = call.log.hex()
+    members = tuple(msgspec.structs.replace(one, log=log) if one.name == sender.name else one for one in latest.members)
+    if members == latest.members:
+        return Verdict("NOTHING_CHANGES", f"log: the seat of {sender.name} belongs to this log already")
+    most = ledger.genesis.consensus.max_seat_renewals_per_day
+    if len(record.renewals) >= most and record.renewals[0] > time_ms - DAY_MS:
+        return Verdict("TOO_MANY_RENEWALS", f"sender: the seat of {sender.name} was renewed {most} times within a day")
+    return members
 
 
 def _judge(ledger: Ledger, sender: Sender, call: VoteOnValidators, latest: Epoch, known: Change | None) -> tuple[Member, ...] | Verdict:
     """Check everything but how many votes the sender has open; return the members after the change."""
-    if call.epoch < latest.number:
-        return Verdict("STALE_EPOCH", f"epoch: {call.epoch} was followed by {latest.number}, vote on a change of that one")
-    if call.epoch > latest.number:
-        return Verdict("NO_SUCH_EPOCH", f"epoch: the latest set is that of epoch {latest.number}")
-    if all(member.name != sender.name for member in latest.members):
-        return Verdict("NOT_A_MEMBER", f"sender: {sender.name} is not in the set of epoch {latest.number}, which changes")
+    verdict = _check_epoch(sender, call.epoch, latest.decided, latest)
+    if not verdict.ok:
+        return verdict
     has_voted = known is not None and sender.name in known.approvals
     if call.approve and has_voted:
         return Verdict("ALREADY_VOTED", f"name: {sender.name} has voted for this change")
@@ -146,14 +189,34 @@ def _judge(ledger: Ledger, sender: Sender, call: VoteOnValidators, latest: Epoch
     return members_after(ledger.registry, latest, call)
 
 
-def _announce(ledger: Ledger, latest: Epoch, members: tuple[Member, ...]) -> ValidatorsChanged:
-    """Write the next set into the state and forget all open votes."""
+def _check_epoch(sender: Sender, named: int, oldest: int, latest: Epoch) -> Verdict:
+    """Tell whether the sender may ask for a change of the latest set, named by a number from ``oldest`` on."""
+    if named < oldest:
+        return Verdict("STALE_EPOCH", f"epoch: {named} was followed by {latest.number}, whose set is another")
+    if named > latest.number:
+        return Verdict("NO_SUCH_EPOCH", f"epoch: the latest set is that of epoch {latest.number}")
+    if all(member.name != sender.name for member in latest.members):
+        return Verdict("NOT_A_MEMBER", f"sender: {sender.name} is not in the set of epoch {latest.number}, which changes")
+    return _GOOD
+
+
+def _announce(ledger: Ledger, latest: Epoch, members: tuple[Member, ...], decided: int) -> ValidatorsChanged:
+    """Write the next set into the state."""
     state = ledger.state
     first_height = max(ledger.next_height + ledger.genesis.consensus.window, latest.first_height) + 1
-    epoch = Epoch(latest.number + 1, first_height, members)
+    epoch = Epoch(latest.number + 1, first_height, members, decided)
     state.epochs.put(epoch_key(epoch.number), epoch)
     progress = ledger.progress
     state.market.put(MARKET_KEY, msgspec.structs.replace(progress, epochs=progress.epochs + 1))
+    for member in members:
+        if state.validators.get(name_key(member.name)) is None:
+            state.validators.put(name_key(member.name), Validator())
+    return ValidatorsChanged(epoch.number, first_height, members)
+
+
+def _void_open_votes(ledger: Ledger) -> None:
+    """Forget all changes that are not decided, and who voted for them."""
+    state = ledger.state
     voters: dict[str, None] = {}
     for key, change in state.changes.scan():
         state.changes.delete(key)
@@ -161,7 +224,3 @@ def _announce(ledger: Ledger, latest: Epoch, members: tuple[Member, ...]) -> Val
     for name in voters:
         record = present(state.validators.get(name_key(name)), f"validator {name}")
         state.validators.put(name_key(name), msgspec.structs.replace(record, open_votes=0))
-    for member in members:
-        if state.validators.get(name_key(member.name)) is None:
-            state.validators.put(name_key(member.name), Validator())
-    return ValidatorsChanged(epoch.number, first_height, members)

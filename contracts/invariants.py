@@ -45,6 +45,8 @@ def _check_epoch(ledger: Ledger, epoch: Epoch) -> None:
     before = present(ledger.state.epochs.get(epoch_key(epoch.number - 1)), f"epoch {epoch.number - 1}") if epoch.number else None
     if before is None or epoch.number >= ledger.progress.epochs:
         raise InvariantViolation(f"epoch {epoch.number} is announced, {ledger.progress.epochs} are counted")
+    if epoch.decided not in (before.decided, epoch.number):
+        raise InvariantViolation(f"epoch {epoch.number} has the members of epoch {epoch.decided}, that before it of {before.decided}")
     if epoch.first_height <= max(before.first_height, ledger.next_height + ledger.genesis.consensus.window):
         raise InvariantViolation(f"epoch {epoch.number} begins at {epoch.first_height}, announced in block {ledger.next_height}")
     names = dict.fromkeys(member.name for member in epoch.members)

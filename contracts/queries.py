@@ -16,6 +16,7 @@ from contracts.views import (
     AccountView,
     BillsView,
     CreditView,
+    EpochView,
     LedgerTotals,
     MarketView,
     MeterView,
@@ -64,6 +65,15 @@ class LedgerView:
         """Return accounts whose name comes after ``after``, by name."""
         names = [sender.name for sender in self._ledger.registry.accounts if sender.name > after][: _bound(limit)]
         return tuple(view for view in map(self.account, names) if view is not None)
+
+    def next_nonce(self, sender: str) -> int:
+        """Return the lowest nonce that is certain to be unused by an account, a meter or a validator; 1 for somebody unknown."""
+        view = self.account(sender) or self.meter(sender) or self.validators.validator(sender)
+        return view.next_nonce if view is not None else 1
+
+    def epochs(self, first: int = 0) -> tuple[EpochView, ...]:
+        """Return all validator sets from the ``first``-th on, the announced ones included."""
+        return self.validators.epochs(first, None)
 
     def meter(self, name: str) -> MeterView | None:
         """Return one meter."""

@@ -216,23 +216,34 @@ class Validator(Wire, frozen=True):
         nonces: which ones it spent; they stay spent when it leaves and comes back.
         open_votes: for changes that are not decided.
         offences: proven double signings.
+        renewals: block times of the last renewals of its seat, rising.
     """
 
     nonces: Window = EMPTY_WINDOW
     open_votes: int = 0
     offences: int = 0
+    renewals: tuple[int, ...] = ()
 
 
 class Epoch(Wire, frozen=True):
-    """One validator set; the members' order is that of their indices."""
+    """One validator set.
+
+    Fields:
+        members: by index.
+        decided: number of the first epoch with these members; those since then renewed seats only.
+    """
 
     number: int
     first_height: int
     members: tuple[Member, ...]
+    decided: int
 
 
 class Change(Wire, frozen=True):
-    """A change of the set of ``epoch`` that is not decided, and the validators that voted for it, in the order of their votes."""
+    """A change of the set of ``epoch`` that is not decided, and the validators that voted for it, in the order of their votes.
+
+    ``epoch`` is the first one with the members that change: renewed seats change nothing of the question.
+    """
 
     epoch: int
     action: Action

@@ -34,15 +34,19 @@ class ValidatorsView:
             return None
         present = self._ledger.epoch_at(self._ledger.next_height)
         found = (self._shown(present, present),) if number is None else self.epochs(number, 1)
-        return found[0] if found and number in (None, found[0].epoch) else None
+        return found[0] if found and number in (None, found[0].number) else None
 
-    def epochs(self, first: int = 0, limit: int = 100) -> tuple[EpochView, ...]:
-        """Return validator sets by rising number, from ``first`` on; the last ones may be announced only."""
+    def epochs(self, first: int = 0, limit: int | None = 100) -> tuple[EpochView, ...]:
+        """Return validator sets by rising number, from ``first`` on; the last ones may be announced only.
+
+        Args:
+            limit: how many at most; None: all.
+        """
         if self._is_empty:
             return ()
         present, latest = self._ledger.epoch_at(self._ledger.next_height), self._ledger.latest_committed_epoch
-        start = max(0, first)
-        numbers = range(start, min(start + _bound(limit), latest.number + 1))
+        start, stop = max(0, first), latest.number + 1
+        numbers = range(start, stop if limit is None else min(start + _bound(limit), stop))
         found = (self._ledger.state.epochs.committed(epoch_key(number)) for number in numbers)
         return tuple(self._shown(epoch, present) for epoch in found if epoch is not None)
 
@@ -62,6 +66,7 @@ class ValidatorsView:
             account=shown.account,
             host=shown.host,
             port=shown.port,
+            log=shown.log,
             next_nonce=record.nonces.highest + 1,
             open_votes=record.open_votes,
             offences=record.offences,

@@ -98,7 +98,7 @@ class CreditView(View, frozen=True):
 class EpochView(View, frozen=True):
     """One validator set. State: past, present (it validates the next block) or announced; how many votes decide a change of it."""
 
-    epoch: int
+    number: int
     first_height: int
     state: str
     votes_needed: int
@@ -112,7 +112,7 @@ class ValidatorView(View, frozen=True):
         validator: its name.
         is_voting: whether it is in the present set.
         is_member: whether it is in the latest set, in force or announced.
-        public_key, account, host, port: in the present set, else in the latest; empty if it is in neither.
+        public_key, account, host, port, log: in the present set, else in the latest; empty if it is in neither.
         next_nonce: the lowest that is certain to be unused.
         open_votes: for changes that are not decided.
         offences: proven double signings.
@@ -125,6 +125,7 @@ class ValidatorView(View, frozen=True):
     account: str
     host: str
     port: int
+    log: str
     next_nonce: int
     open_votes: int
     offences: int
@@ -135,7 +136,7 @@ class ChangeView(View, frozen=True):
 
     Fields:
         change: its digest.
-        epoch: the set that changes.
+        epoch: the first one with the members that change.
         action: add, remove or replace.
         member: the validator as it would be (for a removal: as it is).
         approvals: who voted for it; needed: how many decide.

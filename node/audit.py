@@ -2,6 +2,10 @@
 
 Nothing in the store is trusted: files and their checksums, headers and their links, batches, transactions and signatures, receipts,
 certificates, index, taken-in transactions, the vote log; and all state is made again by executing every block.
+
+A store that began with a snapshot, or whose first blocks were pruned, is checked from its base on: the certificate of that block stands
+for what is below. Executing begins with the first snapshot on the shelf; without one the state is compared with the last state root.
+The report says so.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from node.audit_votes import audit_votes
 from node.block_store import BLOCKS_FOLDER
 from node.key_value import Database, StoreError, open_database
 from node.leveldb_files import FileDamageError, copy_database
+from node.snapshots import SNAPSHOTS_FOLDER
 from node.vote_log import VOTES_FOLDER
 
 __all__ = ["AuditFault", "AuditReport", "audit"]
@@ -41,7 +46,7 @@ def audit(store_path: Path, genesis: Genesis, progress: Progress | None = None) 
     with _work_folder(store_path) as work:
         with _opened(store_path / BLOCKS_FOLDER, work / BLOCKS_FOLDER, "block store", findings) as database:
             if database is not None:
-                audit_chain(database, genesis, findings, progress or _no_progress)
+                audit_chain(database, store_path / SNAPSHOTS_FOLDER, genesis, findings, progress or _no_progress)
         if not (store_path / VOTES_FOLDER).is_dir():
             findings.add(None, "vote log", "is missing")
             return findings.report()

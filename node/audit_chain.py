@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections.abc import Iterator, Sequence
-from itertools import zip_longest
+from collections.abc import Sequence
+from pathlib import Path
 
 from consensus.block import (
-    NO_PROPOSER,
     NULL_BATCH,
     Block,
     Certificate,
@@ -16,161 +14,129 @@ from consensus.block import (
     decode_batch,
     decode_certificate,
     decode_header,
-    genesis_header,
     make_header,
 )
-from consensus.codec import Decoder, encode
-from consensus.errors import DecodeError, InvariantViolation
+from consensus.codec import encode
+from consensus.errors import DecodeError
 from consensus.messages import ValidatorSet
 from consensus.transaction import Transaction, decode_transaction, signature_is_valid
-from contracts.application import LedgerApplication
 from contracts.genesis import Genesis
+from node.audit_keys import Extent, check_keys
+from node.audit_replay import Replay
 from node.audit_report import Findings, Progress
-from node.block_reader import BODY_PREFIX, CERTIFICATE_PREFIX, HEADER_PREFIX, HEIGHT, INDEX_PREFIX, PLACE, RECEIPTS_PREFIX
-from node.block_store import FORMAT, FORMAT_KEY, HEAD_KEY, PENDING_PREFIX
+from node.audit_snapshots import read_state
 from node.key_value import Database
-from node.state_store import STATE_PREFIX
-
-_decode_body: Decoder[tuple[bytes, tuple[bytes, ...]]] = Decoder(tuple[bytes, tuple[bytes, ...]], "block body", 64 * 1024 * 1024)
-_decode_receipts: Decoder[tuple[bytes, ...]] = Decoder(tuple[bytes, ...], "receipts", 64 * 1024 * 1024)
-_KEY_BYTES = {
-    HEADER_PREFIX: HEIGHT.size,
-    BODY_PREFIX: HEIGHT.size,
-    RECEIPTS_PREFIX: HEIGHT.size,
-    CERTIFICATE_PREFIX: HEIGHT.size,
-    INDEX_PREFIX: 32,
-    PENDING_PREFIX: 32,
-}
-_BY_HEIGHT = (HEADER_PREFIX, BODY_PREFIX, RECEIPTS_PREFIX, CERTIFICATE_PREFIX)
-_PREFIX_BYTES = 2
-
-
-class MemoryState:
-    """State entries in memory: what an application reads while the chain is replayed."""
-
-    def __init__(self) -> None:
-        self._values: dict[bytes, bytes] = {}
-        self._keys: list[bytes] = []
-
-    def get(self, key: bytes) -> bytes | None:
-        """Return the value at ``key``."""
-        return self._values.get(key)
-
-    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Yield all pairs whose key starts with ``prefix``, by rising key, as they are at the call."""
-        first = bisect_left(self._keys, prefix)
-        found = []
-        for position in range(first, len(self._keys)):
-            key = self._keys[position]
-            if not key.startswith(prefix):
-                break
-            found.append((key, self._values[key]))
-        return iter(found)
-
-    def apply(self, writes: Sequence[tuple[bytes, bytes | None]]) -> None:
-        """Change entries; None deletes."""
-        for key, value in writes:
-            if value is not None:
-                if key not in self._values:
-                    insort(self._keys, key)
-                self._values[key] = value
-            elif self._values.pop(key, None) is not None:
-                del self._keys[bisect_left(self._keys, key)]
+from node.snapshots import StoredSnapshot, stored_snapshots
+from node.store_layout import (
+    BODY_PREFIX,
+    CERTIFICATE_PREFIX,
+    HEADER_PREFIX,
+    HEIGHT,
+    INDEX_PREFIX,
+    KEPT_PREFIX,
+    PENDING_PREFIX,
+    PLACE,
+    RECEIPTS_PREFIX,
+    decode_body,
+    decode_kept,
+    decode_receipts,
+    state_prefix,
+)
 
 
-def audit_chain(database: Database, genesis: Genesis, findings: Findings, progress: Progress) -> None:
+def audit_chain(database: Database, shelf: Path, genesis: Genesis, findings: Findings, progress: Progress) -> None:
     """Check the whole database of a channel.
+
+    Args:
+        shelf: folder of the channel's snapshots: if the first blocks are not stored, execution begins with one of them.
 
     Raises:
         StoreError: a part cannot be read at all.
     """
-    if database.get(FORMAT_KEY) != FORMAT:
-        findings.add(None, "format", f"is not {FORMAT.decode()}")
-    index_entries, highest = _check_keys(database, findings)
-    head = _head_height(database, findings, highest)
-    if head is None:
+    extent = check_keys(database, findings)
+    if extent is None:
         return
-    findings.height = head
-    audit_ = _ChainAudit(database, genesis, findings)
-    audit_.certified_height = findings.certified_height
+    findings.height, findings.base = extent.head, extent.base
+    audit_ = _ChainAudit(database, genesis, findings, extent)
+    if extent.base:
+        audit_.take_snapshots([one for one in stored_snapshots(shelf) if extent.base <= one.height <= extent.head])
     audit_.check_genesis()
-    for height in range(1, head + 1):
+    if extent.base:
+        audit_.check_base()
+    for height in range(extent.base + 1, extent.head + 1):
         audit_.check_block(height)
-        progress(height, head)
-    if index_entries != findings.transactions:
+        progress(height, extent.head)
+    for height in extent.kept:
+        audit_.check_kept(height)
+    if extent.index_entries != findings.transactions:
         _find_stray_index_entries(database, findings)
-    if head - findings.certified_height > genesis.consensus.window:
-        findings.add(head, "certificate", f"the last one is of height {findings.certified_height}, more than a window below the head")
+    if extent.head - findings.certified_height > genesis.consensus.window:
+        text = f"the last one is of height {findings.certified_height}, more than a window below the head"
+        findings.add(extent.head, "certificate", text)
     audit_.check_state()
     _check_pending(database, findings)
 
 
-def _check_keys(database: Database, findings: Findings) -> tuple[int, int]:
-    """Read everything once. Return the number of index entries and the greatest height; note stray keys and the last certificate."""
-    index_entries, highest = 0, -1
-    for key, _ in database.scan(b"", fill_cache=False):
-        prefix, rest = key[:_PREFIX_BYTES], key[_PREFIX_BYTES:]
-        if key in (FORMAT_KEY, HEAD_KEY) or prefix == STATE_PREFIX:
-            continue
-        if _KEY_BYTES.get(prefix) != len(rest):
-            findings.add(None, "key", f"{key.hex()} belongs to nothing")
-            continue
-        index_entries += prefix == INDEX_PREFIX
-        if prefix in _BY_HEIGHT:
-            highest = max(highest, HEIGHT.unpack(rest)[0])
-        if prefix == CERTIFICATE_PREFIX:
-            findings.certified_height = HEIGHT.unpack(rest)[0]
-    return index_entries, highest
-
-
-def _head_height(database: Database, findings: Findings, highest: int) -> int | None:
-    """Return the height up to which to check: the head mark, or, if that is wrong, as far as headers go without a gap."""
-    raw = database.get(HEAD_KEY)
-    marked = HEIGHT.unpack(raw)[0] if raw is not None and len(raw) == HEIGHT.size else None
-    if marked is not None and marked == highest:
-        return highest
-    if marked is None and highest < 0 and raw is None:
-        findings.add(None, "head", "there is no block, not even genesis")
-        return None
-    findings.add(None, "head", f"the mark says {'nothing' if marked is None else marked}, the greatest height stored is {highest}")
-    head = -1
-    while database.get(HEADER_PREFIX + HEIGHT.pack(head + 1)) is not None:
-        head += 1
-    findings.certified_height = min(findings.certified_height, max(head, 0))
-    return head if head >= 0 else None
-
-
 class _ChainAudit:
-    """Walks from genesis to head.
+    """Walks from genesis, or the base, to the head."""
 
-    After a fault that makes it impossible to execute further, blocks are still checked one by one, but state is not.
-    """
-
-    def __init__(self, database: Database, genesis: Genesis, findings: Findings) -> None:
+    def __init__(self, database: Database, genesis: Genesis, findings: Findings, extent: Extent) -> None:
         self._database = database
         self._genesis = genesis
         self._findings = findings
+        self._extent = extent
         self._validators: ValidatorSet = genesis.validator_set
-        self._state = MemoryState()
-        self._application = LedgerApplication(genesis, self._state)
+        self._replay = Replay(genesis, findings)
+        self._snapshots: list[StoredSnapshot] = []
         self._previous: Header | None = None
-        self._replaying = True
-        self.certified_height = 0
+        self._certified_height = findings.certified_height
+
+    def take_snapshots(self, snapshots: list[StoredSnapshot]) -> None:
+        """Note snapshots whose state executing may begin with: the first good one is taken."""
+        self._snapshots = snapshots
 
     def check_genesis(self) -> None:
         """Check height 0, which follows from the genesis file alone."""
-        genesis = self._genesis
-        finalized = self._application.init_chain()
-        self._state.apply(finalized.writes)
-        self._application.commit()
-        wanted = genesis_header(genesis.chain_id, genesis.channel, genesis.time_ms, genesis.digest, finalized.tree.root)
+        wanted = self._replay.genesis_header(start=not self._extent.base)
         if self._database.get(HEADER_PREFIX + HEIGHT.pack(0)) != encode(wanted):
             self._findings.add(0, "header", "is not the one of this genesis file")
-        for prefix in (BODY_PREFIX, RECEIPTS_PREFIX, CERTIFICATE_PREFIX):
+        for prefix in (BODY_PREFIX, RECEIPTS_PREFIX, CERTIFICATE_PREFIX, KEPT_PREFIX):
             if self._database.get(prefix + HEIGHT.pack(0)) is not None:
                 self._findings.add(0, "key", f"height 0 has an entry under {prefix.decode()}")
+        if not self._extent.base and self._extent.base_hash not in (None, wanted.hash):
+            self._findings.add(0, "base", "the mark names another block")
         self._previous = wanted
         self._findings.blocks = 1
+
+    def check_base(self) -> None:
+        """Check the block that the chain hangs on: nothing but its certificate vouches for it."""
+        height = self._extent.base
+        header = self._previous = self._header(height)
+        self._findings.blocks += 1
+        if header is None:
+            return
+        if self._extent.base_hash not in (None, header.hash):
+            self._findings.add(height, "base", "the mark names another block")
+        self._check_domain(header, height)
+        self._check_certificate(height, header, needed=True)
+        self._begin(header)
+
+    def check_kept(self, height: int) -> None:
+        """Check a header that is kept for ever with its certificate."""
+        raw = self._database.get(KEPT_PREFIX + HEIGHT.pack(height)) or b""
+        try:
+            pair = decode_kept(raw)
+            header, certificate = decode_header(pair[0]), decode_certificate(pair[1])
+        except DecodeError as error:
+            self._findings.add(height, "kept header", str(error))
+            return
+        if encode((encode(header), encode(certificate))) != raw:
+            self._findings.add(height, "kept header", "is not encoded as it must be")
+        if not 0 < height < self._extent.base:
+            self._findings.add(height, "kept header", f"is not below the base {self._extent.base}")
+        self._check_domain(header, height)
+        if not self._proves(certificate, header):
+            self._findings.add(height, "kept header", "is not signed by a quorum of the validators")
 
     def check_block(self, height: int) -> None:
         """Check one block: each part, then all of them together, then its execution."""
@@ -178,30 +144,52 @@ class _ChainAudit:
         block = self._block(height, header) if header is not None else None
         transactions = self._transactions(height, block) if block is not None else None
         if header is not None:
-            self._check_certificate(height, header)
+            self._check_certificate(height, header, needed=height < self._certified_height)
         if header is None or block is None or transactions is None:
-            self._stop_replaying(height)
+            self._replay.stop(height)
         else:
             self._check_index(height, transactions)
             if self._check_header(block, transactions):
-                self._replay(block, transactions)
+                self._replay.execute(block, transactions)
             else:
-                self._stop_replaying(height)
+                self._replay.stop(height)
+            self._begin(header)
         self._previous = header
         self._findings.blocks += 1
 
     def check_state(self) -> None:
-        """Compare every stored state entry with the replayed one."""
-        if not self._replaying:
-            return
-        cut = len(STATE_PREFIX)
-        stored = ((key[cut:], value) for key, value in self._database.scan(STATE_PREFIX, fill_cache=False))
-        for found, wanted in zip_longest(stored, self._state.scan(b"")):
-            if found != wanted:
-                key = min(pair[0] for pair in (found, wanted) if pair is not None)
-                self._findings.add(None, "state", f"entry {key!r} is not what executing the blocks gives")
-                if found is None or wanted is None or found[0] != wanted[0]:
-                    return
+        """Compare every stored state entry with what is known of the state."""
+        prefix = state_prefix(self._extent.generation)
+        cut = len(prefix)
+        stored = ((key[cut:], value) for key, value in self._database.scan(prefix, fill_cache=False))
+        self._replay.check_state(stored, self._previous)
+        if self._extent.base:
+            self._findings.notes.append(self._what_was_not_executed())
+
+    def _what_was_not_executed(self) -> str:
+        base, head, start = self._extent.base, self._extent.head, self._findings.replayed_from
+        text = f"blocks below {base + 1} are not stored"
+        if start is None:
+            proof = "is certified" if head <= self._certified_height else "has no certificate yet"
+            return (
+                f"{text}, nor a snapshot to begin with: no block was executed again; the state has the root of block {head}, which {proof}"
+            )
+        text += f": the state before block {start + 1} comes from a certified snapshot"
+        return text + (f"; blocks {base + 1} to {start} were checked, but not executed again" if start > base else "")
+
+    def _begin(self, header: Header) -> None:
+        """Begin to execute with a snapshot of the state after this block, if there is a good one and nothing was begun."""
+        while self._snapshots and self._snapshots[0].height <= header.height:
+            snapshot = self._snapshots.pop(0)
+            entries = read_state(snapshot, header, self._validators, self._findings)
+            if entries is not None:
+                self._replay.start(header.height, entries)
+                self._snapshots = []
+
+    def _check_domain(self, header: Header, height: int) -> None:
+        wanted = (self._genesis.chain_id, self._genesis.channel, height)
+        if (header.chain_id, header.channel, header.height) != wanted:
+            self._findings.add(height, "header", "is of another chain, channel or height")
 
     def _header(self, height: int) -> Header | None:
         raw = self._database.get(HEADER_PREFIX + HEIGHT.pack(height))
@@ -224,7 +212,7 @@ class _ChainAudit:
             self._findings.add(height, "block" if raw is None else "receipts", "is missing")
             return None
         try:
-            (batch, transactions), receipts = _decode_body(raw), _decode_receipts(receipts_raw)
+            (batch, transactions), receipts = decode_body(raw), decode_receipts(receipts_raw)
         except DecodeError as error:
             self._findings.add(height, "block", str(error))
             return None
@@ -262,10 +250,10 @@ class _ChainAudit:
             self._findings.add(header.height, "header", f"{name} does not follow from the block before and the block's own parts")
         return not wrong
 
-    def _check_certificate(self, height: int, header: Header) -> None:
+    def _check_certificate(self, height: int, header: Header, *, needed: bool) -> None:
         raw = self._database.get(CERTIFICATE_PREFIX + HEIGHT.pack(height))
         if raw is None:
-            if height < self.certified_height:
+            if needed:
                 self._findings.add(height, "certificate", "is missing")
             return
         try:
@@ -275,40 +263,17 @@ class _ChainAudit:
             return
         if (certificate.height, certificate.header_hash) != (height, header.hash):
             self._findings.add(height, "certificate", "is for another header")
-        elif encode(certificate) != raw or not self._validators.certifies(certificate):
+        elif encode(certificate) != raw or not self._proves(certificate, header):
             self._findings.add(height, "certificate", "is not signed by a quorum of the validators")
+
+    def _proves(self, certificate: Certificate, header: Header) -> bool:
+        named = (certificate.height, certificate.header_hash) == (header.height, header.hash)
+        return named and self._validators.certifies(certificate)
 
     def _check_index(self, height: int, transactions: Sequence[Transaction]) -> None:
         for position, transaction in enumerate(transactions):
             if self._database.get(INDEX_PREFIX + transaction.id) != PLACE.pack(height, position):
                 self._findings.add(height, "index", f"the entry of transaction {position} ({transaction.id.hex()}) is missing or wrong")
-
-    def _replay(self, block: Block, transactions: Sequence[Transaction]) -> None:
-        if not self._replaying:
-            return
-        header = block.header
-        proposer = NO_PROPOSER if block.batch == NULL_BATCH else decode_batch(block.batch).proposer
-        try:
-            finalized = self._application.finalize_block(header.height, header.time_ms, proposer, transactions)
-        except InvariantViolation as error:
-            self._findings.add(header.height, "execution", str(error))
-            self._stop_replaying(header.height)
-            return
-        if finalized.included != tuple(range(len(transactions))):
-            self._findings.add(header.height, "execution", "the block holds a transaction that must have no effect")
-        if finalized.receipts != block.receipts:
-            self._findings.add(header.height, "receipts", "are not what executing the block gives")
-        if finalized.tree.root != header.state_root:
-            self._findings.add(header.height, "state root", "is not what executing the block gives")
-            self._stop_replaying(header.height)
-            return
-        self._state.apply(finalized.writes)
-        self._application.commit()
-
-    def _stop_replaying(self, height: int) -> None:
-        if self._replaying:
-            self._findings.add(height, "execution", "state cannot be made again from here on; the state entries were not compared")
-        self._replaying = False
 
 
 def _find_stray_index_entries(database: Database, findings: Findings) -> None:
@@ -321,7 +286,7 @@ def _find_stray_index_entries(database: Database, findings: Findings) -> None:
         height, position = PLACE.unpack(value)
         raw = database.get(BODY_PREFIX + HEIGHT.pack(height))
         try:
-            transactions = _decode_body(raw)[1] if raw is not None else ()
+            transactions = decode_body(raw)[1] if raw is not None else ()
             known = position < len(transactions) and decode_transaction(transactions[position]).id == key[cut:]
         except DecodeError:
             known = False

@@ -35,6 +35,9 @@ class AuditReport:
         transactions: checked.
         certified_height: of the last certificate (0 if none); the few blocks above it may still wait for theirs.
         faults: empty if all is well; at most :data:`MAX_FAULTS`.
+        base: height of the block that the stored chain hangs on (0: genesis); what is below is not stored.
+        replayed_from: height of the state from which all later blocks were executed again, None if none was.
+        notes: what could not be checked, and why, for people.
     """
 
     height: int
@@ -42,6 +45,9 @@ class AuditReport:
     transactions: int
     certified_height: int
     faults: tuple[AuditFault, ...]
+    base: int = 0
+    replayed_from: int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -58,6 +64,9 @@ class Findings:
     transactions: int = 0
     certified_height: int = 0
     faults: list[AuditFault] = field(default_factory=list)
+    base: int = 0
+    replayed_from: int | None = None
+    notes: list[str] = field(default_factory=list)
 
     def add(self, height: int | None, what: str, detail: str) -> None:
         """Note a fault (none beyond the bound)."""
@@ -66,4 +75,13 @@ class Findings:
 
     def report(self) -> AuditReport:
         """Return everything found so far."""
-        return AuditReport(self.height, self.blocks, self.transactions, self.certified_height, tuple(self.faults))
+        return AuditReport(
+            self.height,
+            self.blocks,
+            self.transactions,
+            self.certified_height,
+            tuple(self.faults),
+            self.base,
+            self.replayed_from,
+            tuple(self.notes),
+        )

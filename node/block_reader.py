@@ -1,8 +1,7 @@
-"""Reading side of a channel's database: blocks, receipts, certificates and the transaction index (layout in :mod:`node.block_store`)."""
+"""Reading side of a channel's database: blocks, receipts, certificates and the transaction index (layout in :mod:`node.store_layout`)."""
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,30 +9,53 @@ from consensus.block import Block, Certificate, Header, decode_block, decode_cer
 from consensus.codec import Decoder
 from consensus.crypto import digest
 from consensus.errors import DecodeError
-from consensus.transaction import MAX_TRANSACTION_BYTES, Envelope
 from node.key_value import Database, StoreDamagedError
-
-HEADER_PREFIX, BODY_PREFIX, RECEIPTS_PREFIX = b"h/", b"b/", b"r/"
-CERTIFICATE_PREFIX, INDEX_PREFIX = b"c/", b"i/"
-HEIGHT = struct.Struct(">Q")
-PLACE = struct.Struct(">QI")
+from node.store_layout import (
+    BASE,
+    BASE_KEY,
+    BODY_PREFIX,
+    CERTIFICATE_PREFIX,
+    EPOCH_PREFIX,
+    HEADER_PREFIX,
+    HEIGHT,
+    INDEX_PREFIX,
+    KEPT_PREFIX,
+    PLACE,
+    RECEIPTS_PREFIX,
+    decode_body,
+    decode_envelope,
+    decode_kept,
+    decode_receipts,
+)
 
 T = TypeVar("T")
 
-decode_envelope = Decoder(Envelope, "transaction", MAX_TRANSACTION_BYTES)
-_decode_body: Decoder[tuple[bytes, tuple[bytes, ...]]] = Decoder(tuple[bytes, tuple[bytes, ...]], "block body", 64 * 1024 * 1024)
-_decode_receipts: Decoder[tuple[bytes, ...]] = Decoder(tuple[bytes, ...], "receipts", 64 * 1024 * 1024)
-
 
 class BlockReader:
-    """Reads what is stored per height.
+    """Reads what is stored per height. What is below the base is not there, even while it still waits to be deleted.
+
+    The base may move at any moment: every read looks where it is after it has read.
 
     Args:
         database: of the channel.
+
+    Raises:
+        StoreDamagedError: the mark of the base is malformed.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._base = self._read_base()
+
+    @property
+    def base(self) -> int:
+        """Height of the block that the stored chain hangs on: its header is there (and its certificate, but for genesis), not its body."""
+        return self._base
+
+    @property
+    def first_height(self) -> int:
+        """Height of the first whole block; from there on all are whole, up to the head (there may be none yet)."""
+        return self._base + 1
 
     @property
     def path(self) -> Path:
@@ -41,8 +63,10 @@ class BlockReader:
         return self._database.path
 
     def header(self, height: int) -> Header | None:
-        """Return the header at ``height``, None if there is none."""
+        """Return the header at ``height``, None if there is none (below the base only header 0 and the kept ones are)."""
         raw = self._at(HEADER_PREFIX, height)
+        if 0 < height < self._base:
+            raw = self._kept(height, 0)
         return self._decoded(decode_header, raw, height) if raw is not None else None
 
     def block(self, height: int) -> Block | None:
@@ -52,23 +76,22 @@ class BlockReader:
 
     def encoded_block(self, height: int) -> bytes | None:
         """Return the encoded block, byte for byte as every replica encodes it, without decoding its parts."""
-        body = self._at(BODY_PREFIX, height)
-        if body is None:
+        body, header, receipts = (self._at(prefix, height) for prefix in (BODY_PREFIX, HEADER_PREFIX, RECEIPTS_PREFIX))
+        if body is None or height <= self._base:
             return None
-        header, receipts = self._at(HEADER_PREFIX, height), self._at(RECEIPTS_PREFIX, height)
         if header is None or receipts is None:
             raise StoreDamagedError(self.path, f"block {height} is incomplete")
         return b"\x94" + header + body[1:] + receipts
 
     def receipts(self, height: int) -> tuple[bytes, ...] | None:
         """Return the encoded receipts of a block."""
-        raw = self._at(RECEIPTS_PREFIX, height)
-        return self._decoded(_decode_receipts, raw, height) if raw is not None else None
+        raw = self._above_base(RECEIPTS_PREFIX, height)
+        return self._decoded(decode_receipts, raw, height) if raw is not None else None
 
     def transactions(self, height: int) -> tuple[bytes, ...] | None:
         """Return the raw transactions of a block."""
-        raw = self._at(BODY_PREFIX, height)
-        return self._decoded(_decode_body, raw, height)[1] if raw is not None else None
+        raw = self._above_base(BODY_PREFIX, height)
+        return self._decoded(decode_body, raw, height)[1] if raw is not None else None
 
     def transaction_ids(self, height: int) -> tuple[bytes, ...] | None:
         """Return the ids of the transactions of a block, in order (leaves of its transaction tree)."""
@@ -78,6 +101,8 @@ class BlockReader:
     def certificate(self, height: int) -> Certificate | None:
         """Return the certificate of a block, None if it is not stored."""
         raw = self._at(CERTIFICATE_PREFIX, height)
+        if height < self._base:
+            raw = self._kept(height, 1)
         return self._decoded(decode_certificate, raw, height) if raw is not None else None
 
     def last_certificate(self) -> Certificate | None:
@@ -86,18 +111,39 @@ class BlockReader:
             return self._decoded(decode_certificate, value, HEIGHT.unpack(key[len(CERTIFICATE_PREFIX) :])[0])
         return None
 
+    def epoch_changes(self) -> tuple[bytes, ...]:
+        """Return the proofs of all validator sets but the first that the chain has reached, by rising epoch."""
+        return tuple(raw for _, raw in self._database.scan(EPOCH_PREFIX))
+
     def locate(self, transaction_id: bytes) -> tuple[int, int] | None:
-        """Return height and position of an executed transaction."""
+        """Return height and position of an executed transaction, None if it is unknown or its block is not stored any more."""
         raw = self._database.get(INDEX_PREFIX + transaction_id)
         if raw is None:
             return None
         if len(raw) != PLACE.size:
             raise StoreDamagedError(self.path, f"index entry of transaction {transaction_id.hex()} is malformed")
         height, position = PLACE.unpack(raw)
-        return height, position
+        return (height, position) if height > self._base else None
 
     def _at(self, prefix: bytes, height: int) -> bytes | None:
         return self._database.get(prefix + HEIGHT.pack(height)) if 0 <= height < 2**64 else None
+
+    def _above_base(self, prefix: bytes, height: int) -> bytes | None:
+        raw = self._at(prefix, height)
+        return raw if height > self._base else None
+
+    def _kept(self, height: int, part: int) -> bytes | None:
+        raw = self._at(KEPT_PREFIX, height)
+        return self._decoded(decode_kept, raw, height)[part] if raw is not None else None
+
+    def _read_base(self) -> int:
+        raw = self._database.get(BASE_KEY)
+        if raw is None:
+            return 0
+        if len(raw) != BASE.size:
+            raise StoreDamagedError(self.path, "the mark of the base is malformed")
+        height: int = BASE.unpack(raw)[0]
+        return height
 
     def _decoded(self, decoder: Decoder[T], raw: bytes, height: int) -> T:
         try:

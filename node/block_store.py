@@ -1,26 +1,15 @@
 """Blocks, receipts, index, certificates, state and taken-in transactions of one channel: one LevelDB database.
 
-Law: everything that a height changes goes to disk in one synced batch, so a crash leaves either all of it or nothing. Layout
-(numbers are big endian, so that keys sort by height):
+Law: everything that a height changes goes to disk in one synced batch, so a crash leaves either all of it or nothing. The same holds
+for a snapshot that takes the place of everything before it, and for moving the base. Layout: :mod:`node.store_layout`.
 
-| key | value |
-| --- | --- |
-| ``m/format`` | :data:`FORMAT` |
-| ``m/head`` | height of the last block, 8 bytes |
-| ``h/`` height | encoded header |
-| ``b/`` height | encoded pair: batch, raw transactions |
-| ``r/`` height | encoded tuple of receipts |
-| ``c/`` height | encoded certificate |
-| ``i/`` transaction id | height (8 bytes), position in the block (4 bytes) |
-| ``s/`` state key | state value |
-| ``p/`` transaction id | raw transaction that was taken in and is not executed yet |
-
-All methods block; writes wait for the disk, so call them from a thread.
+All methods block; writes wait for the disk, so call them from a thread. One at a time may write blocks, stage, adopt or prune;
+:meth:`ChannelStore.sweep` may run beside all of that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from consensus.application import FinalizedBlock
@@ -28,25 +17,38 @@ from consensus.block import Block, Certificate, Header
 from consensus.codec import encode
 from consensus.crypto import digest
 from consensus.errors import InvariantViolation
-from node.block_reader import (
+from consensus.state_tree import StateTree
+from consensus.validators import decode_epoch_change
+from node.block_reader import BlockReader
+from node.key_value import Database, StoreDamagedError, StoreError, Write, open_database
+from node.pruning import delete_blocks
+from node.state_store import StateStore
+from node.store_layout import (
+    BASE,
+    BASE_KEY,
     BODY_PREFIX,
     CERTIFICATE_PREFIX,
+    EPOCH_PREFIX,
+    FORMAT,
+    FORMAT_KEY,
+    GENERATION_KEY,
+    HEAD_KEY,
     HEADER_PREFIX,
     HEIGHT,
     INDEX_PREFIX,
+    KEPT_PREFIX,
+    OLDER_FORMATS,
+    PENDING_PREFIX,
     PLACE,
     RECEIPTS_PREFIX,
-    BlockReader,
     decode_envelope,
 )
-from node.key_value import Database, StoreDamagedError, StoreError, Write, open_database
-from node.state_store import StateStore, state_key
 
 BLOCKS_FOLDER = "blocks"
 """Name of this database's folder inside a channel's folder."""
-FORMAT = b"GridPact store 1"
-FORMAT_KEY, HEAD_KEY = b"m/format", b"m/head"
-META_PREFIX, PENDING_PREFIX = b"m/", b"p/"
+SLICE_ENTRIES = 500
+"""Entries that are read back between two pauses."""
+REFRESH_ATTEMPTS = 100
 
 
 class ChannelStore(BlockReader):
@@ -68,6 +70,8 @@ class ChannelStore(BlockReader):
     def open(cls, path: Path) -> ChannelStore:
         """Open the database in the folder ``path``; an empty one is made if there is none.
 
+        Whatever waits to be deleted is deleted first.
+
         Raises:
             StoreError: another process has it open, it is damaged, or it is no store of this version.
         """
@@ -77,10 +81,13 @@ class ChannelStore(BlockReader):
             if written is None:
                 if next(database.scan(b""), None) is not None:
                     raise StoreDamagedError(path, "holds entries but no format mark")
-                database.write([(FORMAT_KEY, FORMAT)], sync=True)
+                database.write([(FORMAT_KEY, FORMAT), (GENERATION_KEY, b"\x00")], sync=True)
             elif written != FORMAT:
-                raise StoreError(path, f"has the format {written!r}, this program knows {FORMAT!r}")
-            return cls(database)
+                raise StoreError(path, _other_format(written))
+            store = cls(database)
+            for _ in store.sweep():
+                pass
+            return store
         except StoreError:
             database.close()
             raise
@@ -100,8 +107,8 @@ class ChannelStore(BlockReader):
         """
         if self._head is not None:
             raise InvariantViolation(f"{self.path}: cannot start at height 0, height {self._head.height} is stored")
-        writes: list[Write] = [(HEADER_PREFIX + HEIGHT.pack(0), encode(header)), (HEAD_KEY, HEIGHT.pack(0))]
-        writes.extend((state_key(key), value) for key, value in finalized.writes)
+        writes: list[Write] = [(HEADER_PREFIX + HEIGHT.pack(0), encode(header)), (HEAD_KEY, HEIGHT.pack(0)), _base_mark(header)]
+        writes.extend((self.state.key(key), value) for key, value in finalized.writes)
         self._database.write(writes, sync=True)
         self._head = header
         self.state.publish(finalized.writes)
@@ -133,7 +140,7 @@ class ChannelStore(BlockReader):
         place = PLACE.pack
         for position, raw in enumerate(block.transactions):
             writes.append((INDEX_PREFIX + digest(decode_envelope(raw).body), place(header.height, position)))
-        writes.extend((state_key(key), value) for key, value in finalized.writes)
+        writes.extend((self.state.key(key), value) for key, value in finalized.writes)
         writes.extend((PENDING_PREFIX + id_, None) for id_ in spent)
         self._database.write(writes, sync=True)
         self.durable_certificate = certified
@@ -141,10 +148,21 @@ class ChannelStore(BlockReader):
         if publish:
             self.state.publish(finalized.writes)
 
-    def put_certificate(self, certificate: Certificate) -> None:
-        """Store the certificate of a block, without waiting for the disk (peers have it too)."""
-        self._database.write([(CERTIFICATE_PREFIX + HEIGHT.pack(certificate.height), encode(certificate))], sync=False)
+    def put_certificate(self, certificate: Certificate, *, sync: bool = False) -> None:
+        """Store the certificate of a block.
+
+        Args:
+            sync: wait for the disk. (Else not: peers have it too.)
+        """
+        self._database.write([(CERTIFICATE_PREFIX + HEIGHT.pack(certificate.height), encode(certificate))], sync=sync)
         self._certificate_put = max(self._certificate_put, certificate.height)
+        if sync:
+            self.durable_certificate = self._certificate_put
+
+    def put_epoch_changes(self, changes: Iterable[bytes]) -> None:
+        """Store proofs of validator sets (encoded ``EpochChange`` values, checked by the caller), without waiting for the disk."""
+        keyed = ((decode_epoch_change(raw).validators.epoch, raw) for raw in changes)
+        self._database.write(((EPOCH_PREFIX + HEIGHT.pack(epoch), raw) for epoch, raw in keyed), sync=False)
 
     def add_pending(self, transactions: Sequence[tuple[bytes, bytes]]) -> None:
         """Keep taken-in transactions (id, raw) until they are spent; on disk when this returns."""
@@ -153,6 +171,115 @@ class ChannelStore(BlockReader):
     def drop_pending(self, ids: Iterable[bytes]) -> None:
         """Forget taken-in transactions that will never execute, without waiting for the disk."""
         self._database.write(((PENDING_PREFIX + id_, None) for id_ in ids), sync=False)
+
+    # ---------------------------------------------------------------------------------------------- snapshots and pruning
+
+    def stage_begin(self) -> None:
+        """Begin to stage the state of a snapshot beside the present one; what was staged before is dropped.
+
+        Raises:
+            StoreError: the disk refused it.
+        """
+        self.state.stage_begin()
+
+    def stage_put(self, entries: Iterable[tuple[bytes, bytes]]) -> None:
+        """Stage entries of a snapshot, in any order, without waiting for the disk.
+
+        Raises:
+            InvariantViolation: nothing was begun.
+            StoreError: the disk refused it.
+        """
+        self.state.stage_put(entries)
+
+    def stage_drop(self) -> None:
+        """Give up what is staged; :meth:`sweep` deletes it."""
+        self.state.stage_drop()
+
+    def adopt_snapshot(
+        self,
+        header: Header,
+        certificate: Certificate,
+        *,
+        kept: Iterable[tuple[Header, Certificate]] = (),
+        publish: bool = True,
+        pause: Callable[[], None] = lambda: None,
+    ) -> StateTree:
+        """Make the staged state, which is that after the block of ``header``, and this block the head and base, in one synced batch.
+
+        All that was staged is read back and must hash to the header's state root. :meth:`sweep` deletes what counts no more.
+
+        Args:
+            header, certificate: of a block above the head, checked by the caller.
+            kept: headers with their certificates, of lower heights, that stay readable for ever.
+            publish: as for :meth:`append`; who passes False calls ``state.publish(())``.
+            pause: called at short intervals while the state is read back.
+
+        Returns:
+            the commitment to the new state.
+
+        Raises:
+            InvariantViolation: the block is not above the head, or something does not fit together; nothing was changed.
+            StoreError: nothing was changed.
+        """
+        if self._head is None or header.height <= self._head.height:
+            where = None if self._head is None else self._head.height
+            raise InvariantViolation(f"{self.path}: a snapshot of height {header.height} cannot follow height {where}")
+        self._database.flush()
+        tree = StateTree.of(_with_pauses(self.state.staged(), pause))
+        if tree.root != header.state_root:
+            raise InvariantViolation(f"{self.path}: the staged state does not hash to the state root of block {header.height}")
+        writes = [self.state.adoption(), (HEAD_KEY, HEIGHT.pack(header.height)), *_base_writes(header, certificate)]
+        writes.extend(_kept_write(one, proof, header.height) for one, proof in kept)
+        self._database.write(writes, sync=True)
+        self.state.adopted()
+        self._head, self._base = header, header.height
+        self._certificate_put = self.durable_certificate = header.height
+        if publish:
+            self.state.publish(())
+        return tree
+
+    def prune(self, keep_from: int, kept: Collection[int] = ()) -> None:
+        """Forget the blocks below ``keep_from`` for all readers, with their index entries, headers and certificates.
+
+        :meth:`sweep` then takes them off the disk. Header and certificate of the block just below stay: they are the new base.
+
+        Args:
+            keep_from: height of the first block to keep; nothing happens if no block is below.
+            kept: heights whose headers and certificates stay readable for ever (one that is below the base already must have been kept).
+
+        Raises:
+            InvariantViolation: a header or certificate that must stay is not there; nothing was changed.
+            StoreError: nothing was changed.
+        """
+        base = keep_from - 1
+        if base <= self._base:
+            return
+        writes = _base_writes(*self._certified(base))
+        writes.extend(_kept_write(*self._certified(height), base) for height in sorted(kept) if 0 < height < base)
+        self._database.write(writes, sync=True)
+        self._base = base
+
+    def sweep(self) -> Iterator[int]:
+        """Delete what counts no more, slice by slice: blocks below the base, other states than the present and the staged one.
+
+        After much was deleted the files are sorted anew, so that the disk gets its room back.
+
+        Yields:
+            after every slice how many entries it had.
+
+        Raises:
+            StoreError: the database is damaged or closed.
+        """
+        emptied = yield from self.state.sweep()
+        emptied += yield from delete_blocks(self._database, self._base)
+        if emptied:
+            for _ in range(REFRESH_ATTEMPTS):
+                if self.state.refresh():
+                    break
+                yield 0
+        for place in emptied:
+            self._database.compact(*place)
+            yield 0
 
     # ------------------------------------------------------------------------------------------------------------ reading
 
@@ -172,6 +299,12 @@ class ChannelStore(BlockReader):
 
     # ----------------------------------------------------------------------------------------------------------- internal
 
+    def _certified(self, height: int) -> tuple[Header, Certificate]:
+        header, certificate = self.header(height), self.certificate(height)
+        if header is None or certificate is None:
+            raise InvariantViolation(f"{self.path}: the {'header' if header is None else 'certificate'} of height {height} is not stored")
+        return header, certificate
+
     def _read_head(self) -> Header | None:
         raw = self._database.get(HEAD_KEY)
         if raw is None:
@@ -180,3 +313,34 @@ class ChannelStore(BlockReader):
         if header is None:
             raise StoreDamagedError(self.path, "the head mark points at no header")
         return header
+
+
+def _other_format(written: bytes) -> str:
+    if written in OLDER_FORMATS:
+        return f"is a {written.decode()}, this program writes {FORMAT.decode()}; move it away, the node fetches everything from the others"
+    return f"has the format {written!r}, this program knows {FORMAT!r}"
+
+
+def _base_mark(header: Header) -> Write:
+    return BASE_KEY, BASE.pack(header.height, header.hash)
+
+
+def _base_writes(header: Header, certificate: Certificate) -> list[Write]:
+    """Return what makes a block the base. Its certificate is written again: it may have been written without waiting."""
+    if (certificate.height, certificate.header_hash) != (header.height, header.hash):
+        raise InvariantViolation(f"the certificate given for height {header.height} is of another header")
+    height = HEIGHT.pack(header.height)
+    return [_base_mark(header), (HEADER_PREFIX + height, encode(header)), (CERTIFICATE_PREFIX + height, encode(certificate))]
+
+
+def _kept_write(header: Header, certificate: Certificate, base: int) -> Write:
+    if (certificate.height, certificate.header_hash) != (header.height, header.hash) or not 0 < header.height < base:
+        raise InvariantViolation(f"header {header.height} cannot be kept below height {base}, or its certificate is of another one")
+    return KEPT_PREFIX + HEIGHT.pack(header.height), encode((encode(header), encode(certificate)))
+
+
+def _with_pauses(entries: Iterator[tuple[bytes, bytes]], pause: Callable[[], None]) -> Iterator[tuple[bytes, bytes]]:
+    for number, entry in enumerate(entries):
+        if number % SLICE_ENTRIES == 0:
+            pause()
+        yield entry

@@ -16,7 +16,7 @@ from consensus.application import FinalizedBlock
 from consensus.block import Header
 from consensus.codec import encode
 from consensus.effects import EpochEntered, Event, Evidence, Fault, LogRecord, Pruned, Received
-from consensus.errors import PeerFault
+from consensus.errors import PeerFault, Suspicion
 from consensus.mempool import Mempool
 from consensus.messages import Kind, Message
 from consensus.proofs import EntryProof, TransactionProof
@@ -85,6 +85,7 @@ class Channel:
         self.store, self._votes = store, votes = disk.store, disk.votes
         self.application = application = open_ledger(genesis, store)
         self._epochs = epochs = EpochBook(application.epochs())
+        writing = asyncio.Lock()
         self.publisher = Publisher(self.events, store, genesis, epochs, metrics)
         self._threads = threads
         self._metrics = metrics
@@ -97,12 +98,12 @@ class Channel:
         def post(event: Event) -> None:
             self._driver.post(event)
 
-        self._bodies = bodies = Bodies(identity.name, mempool, store, clock, lambda peer, ids: self._ask(peer, self._intake.hurry(ids)))
+        self._bodies = bodies = Bodies(identity.name, mempool, store, clock, lambda peer, ids: door.ask(peer, self._intake.hurry(ids)))
         for sequence, digest, raws in votes.bodies():
             bodies.restore(sequence, digest, raws)
         self._desk = desk = ProposalDesk(rules, bodies, mempool, application, store, clock, lambda effect, why: post(answered(effect, why)))
         self._executor = Executor(
-            application, store, bodies, epochs, application.sender_key, threads, post, self._committed, self._replaced, metrics
+            application, store, bodies, epochs, application.sender_key, threads, writing, post, self._committed, self._replaced, metrics
         )
         self._host = ReplicaHost(
             store, votes, mempool, desk, bodies, application, clock, metrics, rules.view_timeout_ms, disk.shelf, self._executor.put,
@@ -111,10 +112,10 @@ class Channel:
         replica = Replica(replica_config(genesis, identity, disk.snapshot_every), found_on(store, votes, application))
         self._driver = Driver(replica, self._host, clock, self._persist, door.send_message, self._broadcast, metrics)
         self._intake = Intake(
-            application, application.sender_key, store, mempool, bodies, self._arrived, clock, threads, self._share, metrics
+            application, application.sender_key, store, mempool, bodies, self._arrived, clock, threads, door.share, metrics
         )
         self._clerk = Clerk(identity, votes.id, application, clock, self._intake.submit)
-        self._upkeep = Upkeep(disk, rules.window, self.epoch_changes, lambda first: post(Pruned(first)), threads)
+        self._upkeep = Upkeep(disk, rules.window, self.epoch_changes, lambda first: post(Pruned(first)), threads, writing)
 
     # ----------------------------------------------------------------------------------------------------------- running
 
@@ -163,7 +164,7 @@ class Channel:
             if late:
                 self._intake.gone([transaction.id for transaction in late])
                 log.warning("transactions can no longer execute", count=len(late), first=late[0].id.hex())
-            self._share([transaction.raw for transaction in old if transaction.id in self._mempool])
+            self._door.share([transaction.raw for transaction in old if transaction.id in self._mempool])
             await self._clerk.work(self._is_level())
             self._metrics.mempool_transactions.set(len(self._mempool))
             self._metrics.mempool_bytes.set(self._mempool.size_bytes)
@@ -252,25 +253,14 @@ class Channel:
         """Return a transaction that a peer asks for."""
         return self._bodies.find(transaction_id)
 
-    def peer_fault(self, fault: PeerFault) -> None:
+    def peer_fault(self, peer: str, code: Suspicion, detail: str) -> None:
         """Count a broken rule of a peer."""
-        self._host.saw_fault(Fault(fault))
+        self._host.saw_fault(Fault(PeerFault(peer, code, detail)))
 
     # ------------------------------------------------------------------------------------------------------------ wiring
 
-    def _others(self) -> list[str]:
-        """Return the names of the validators of the present and of all announced epochs, without this node."""
-        following = [one for one in self._epochs.all if one.epoch >= self._driver.replica.committee.epoch]
-        return sorted({name for validators in following for name in validators.names} - {self.node})
-
     def _broadcast(self, body: bytes, everybody: bool) -> None:
         self._door.broadcast_message(body, None if everybody else self._driver.replica.committee.validators.names)
-
-    def _share(self, raws: Sequence[bytes]) -> None:
-        self._door.share(raws, self._others())
-
-    def _ask(self, peer: str | None, ids: Sequence[bytes]) -> None:
-        self._door.ask(peer, ids, self._others())
 
     def on_new_epoch(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` whenever a validator set is announced or takes effect."""
@@ -281,7 +271,7 @@ class Channel:
         last = effect.validators.first_height - 1
         header, certificate = self.store.header(last), self.store.certificate(last)
         if previous >= 0 and header is not None and certificate is not None:
-            self.store.put_epoch_change(EpochChange(encode(header), certificate, effect.validators))
+            self.store.put_epoch_changes([encode(EpochChange(encode(header), certificate, effect.validators))])
         self._addresses()
 
     def _accuse(self, evidence: Evidence) -> None:

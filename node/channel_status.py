@@ -81,6 +81,13 @@ def status_of(
 def _peers(door: PeerDoor, heights: dict[str, int]) -> list[dict[str, object]]:
     links = door.links.status() if door.links is not None else []
     return [
-        {"name": link.name, "connected": link.connected, "height": heights.get(link.name), "last_seen_ms": link.last_seen_ms}
+        {
+            "name": link.name,
+            "guest": link.guest,
+            "connected": link.connected,
+            "height": heights.get(link.name),
+            "last_seen_ms": link.last_seen_ms,
+            "last_error": link.last_error,
+        }
         for link in links
     ]

@@ -1,8 +1,8 @@
 """The clerk: transactions that a node sends in its own name.
 
-Law. A validator that lost its vote log asks for a new epoch that names its new one, once it knows the present state; proof of double signing
-goes to the ledger. Both are ordinary transactions, signed with the validator's key; one is under way at a time, and is sent again until
-it has its effect.
+Law. A validator that lost its vote log asks for a new epoch that names its new one, once it knows the present state; proof of double
+signing goes to the ledger. Both are ordinary transactions, signed with the validator's key; one is under way at a time, and is sent
+again until it has its effect.
 """
 
 from __future__ import annotations

@@ -20,7 +20,15 @@ from contracts.genesis import Genesis
 from contracts.views import AccountView, BillsView, CreditView, LedgerTotals, MarketView, MeterView
 from node.client_calls import Executed, ProvenAccount, agreed_genesis, checked, chunks, post, proof_at, proven_account
 from node.client_pool import BadAnswer, NodePool, NodeUnreachable, Refused, as_message
-from node.http.views import MetersView, PeriodBillsView, StatusView, SubmissionView, TransactionView
+from node.http.views import (
+    MetersView,
+    PeriodBillsView,
+    StatusView,
+    SubmissionView,
+    TransactionView,
+    ValidatorDetailView,
+    ValidatorSetsView,
+)
 
 T = TypeVar("T")
 
@@ -211,6 +219,14 @@ class GridPactClient:
     async def credit(self, account: str) -> CreditView | None:
         """Return how well an account delivered and took what it traded."""
         return await self._pool.get(f"/v1/credit/{account}", CreditView)
+
+    async def validators(self) -> ValidatorSetsView:
+        """Return the present and all announced validator sets, open votes and offences."""
+        return _there(await self._pool.get("/v1/validators", ValidatorSetsView), "validators")
+
+    async def validator(self, name: str) -> ValidatorDetailView | None:
+        """Return one validator, of any set."""
+        return await self._pool.get(f"/v1/validators/{name}", ValidatorDetailView)
 
     # ---------------------------------------------------------------------------------------------------------- events
 

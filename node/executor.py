@@ -42,7 +42,6 @@ from consensus.effects import (
 from consensus.errors import DecodeError, InvariantViolation
 from consensus.merkle import merkle_root
 from consensus.snapshot import SnapshotManifest
-from consensus.state_tree import StateTree
 from consensus.transaction import Transaction, decode_transaction, signature_is_valid
 from node.block_store import ChannelStore
 from node.bodies import Bodies
@@ -61,6 +60,7 @@ class Executor:
         application, store, bodies, epochs: of the channel.
         key_of: tells a sender's key after the last block.
         threads: where signatures are checked and the disk is waited for.
+        writing: held while blocks or base of the store change.
         done: takes the answer to the replica.
         committed: told of every new block: header, its transactions, all that its batch named, what executing gave.
         replaced: told that a snapshot took the place of the state.
@@ -75,6 +75,7 @@ class Executor:
         epochs: EpochBook,
         key_of: Callable[[str], bytes | None],
         threads: Threads,
+        writing: asyncio.Lock,
         done: Callable[[Executed | AdoptionFailed | SnapshotAdopted | SnapshotFailed], None],
         committed: Callable[[Header, Sequence[Transaction], Sequence[Transaction], FinalizedBlock], None],
         replaced: Callable[[Header, SnapshotManifest], None],
@@ -86,6 +87,7 @@ class Executor:
         self._epochs = epochs
         self._key_of = key_of
         self._threads = threads
+        self._writing = writing
         self._done = done
         self._committed = committed
         self._replaced = replaced
@@ -213,8 +215,9 @@ class Executor:
         if len(included) < len(named):
             taken = {transaction.id for transaction in included}
             self._bodies.void(block.header.height, [one for one in named if one.id not in taken])
-        with self._metrics.block_store.time():
-            await self._in_thread(lambda: self._store.append(block, finalized, spent, publish=False))
+        async with self._writing:
+            with self._metrics.block_store.time():
+                await self._in_thread(lambda: self._store.append(block, finalized, spent, publish=False))
         self._store.state.publish(finalized.writes)
         self._application.commit()
         self._epochs.announce(finalized.announced)
@@ -232,12 +235,10 @@ class Executor:
         if height <= self._height:
             self._done(SnapshotFailed(height, f"block {self._height} is here already"))
             return
-        tree = await self._in_thread(lambda: StateTree.of(self._store.staged()))
-        if tree.root != header.state_root:
-            self._done(SnapshotFailed(height, "what was staged does not hash to the certified state"))
-            return
-        await self._in_thread(self._store.adopt_snapshot, header, manifest.certificate, manifest.epochs)
-        self._store.show_snapshot()
+        self._store.put_epoch_changes(manifest.epochs)
+        async with self._writing:
+            tree = await self._in_thread(lambda: self._store.adopt_snapshot(header, manifest.certificate, publish=False))
+        self._store.state.publish(())
         self._application.restore(tree)
         self._epochs.reset(self._application.epochs())
         self._replaced(header, manifest)

@@ -8,8 +8,9 @@ blocks that it loads.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import plyvel
 
@@ -17,6 +18,13 @@ from consensus.errors import GridPactError
 
 Write = tuple[bytes, bytes | None]
 """A key and its new value, None to delete."""
+Range = tuple[bytes, bytes | None]
+"""The first key, and the first one after (None: there is none)."""
+SLICE_ENTRIES = 1_000
+"""Entries that are deleted in one go."""
+COMPACT_BYTES = 32 << 20
+"""Whoever deleted so much sorts the files anew at once; for less, LevelDB does it by itself in time."""
+_LAST_KEY = b"\xff" * 16
 
 
 class StoreError(GridPactError):
@@ -51,9 +59,10 @@ class _Reader(Protocol):
         stop: bytes | None = None,
         prefix: bytes | None = None,
         reverse: bool = False,
+        include_value: bool = True,
         verify_checksums: bool,
         fill_cache: bool = True,
-    ) -> Iterator[tuple[bytes, bytes]]: ...
+    ) -> Iterator[Any]: ...
 
 
 class KeyValue:
@@ -93,6 +102,17 @@ class KeyValue:
             yield from self._reader.iterator(
                 start=prefix + start, stop=after_prefix(prefix), reverse=reverse, verify_checksums=True, fill_cache=fill_cache
             )
+        except (plyvel.Error, RuntimeError) as error:
+            raise _store_error(self.path, error) from error
+
+    def keys(self, start: bytes, stop: bytes | None) -> Iterator[bytes]:
+        """Yield the keys from ``start`` up to, and without, ``stop`` (None: to the last), rising.
+
+        Raises:
+            StoreError: the database is damaged or closed.
+        """
+        try:
+            yield from self._reader.iterator(start=start, stop=stop, include_value=False, verify_checksums=True, fill_cache=False)
         except (plyvel.Error, RuntimeError) as error:
             raise _store_error(self.path, error) from error
 
@@ -136,9 +156,51 @@ class Database(KeyValue):
         except (plyvel.Error, RuntimeError) as error:
             raise _store_error(self.path, error) from error
 
-    def compact(self) -> None:
-        """Move everything into sorted files."""
-        self._database.compact_range()
+    def delete(self, start: bytes, stop: bytes | None) -> Iterator[int]:
+        """Delete the entries from ``start`` up to, and without, ``stop``, slice by slice, without waiting for the disk.
+
+        Yields:
+            after every slice how many entries it had.
+
+        Raises:
+            StoreError: the database is damaged or closed.
+        """
+        keys = self.keys(start, stop)
+        while found := list(islice(keys, SLICE_ENTRIES)):
+            self.write(((key, None) for key in found), sync=False)
+            yield len(found)
+
+    def compact(self, start: bytes | None = None, stop: bytes | None = None) -> None:
+        """Sort the files with keys from ``start`` to ``stop`` anew, without what was deleted: so the disk gets smaller.
+
+        Raises:
+            StoreError: the database is closed.
+        """
+        try:
+            self._database.compact_range(start=start, stop=stop)
+        except (plyvel.Error, RuntimeError) as error:
+            raise _store_error(self.path, error) from error
+
+    def size_bytes(self, start: bytes, stop: bytes | None) -> int:
+        """Return about how much of the disk the entries from ``start`` to ``stop`` take; what was written last does not count yet.
+
+        Raises:
+            StoreError: the database is closed.
+        """
+        try:
+            return cast(int, self._database.approximate_size(start, stop if stop is not None else _LAST_KEY))
+        except (plyvel.Error, RuntimeError) as error:
+            raise _store_error(self.path, error) from error
+
+    def flush(self) -> None:
+        """Bring everything written so far to disk, also what was written without waiting.
+
+        A synced write alone does not: it syncs the log that it goes to, and what came before may stand in an older log.
+
+        Raises:
+            StoreError: the database is closed.
+        """
+        self.compact(b"", b"")
 
     def close(self) -> None:
         """Close the database; a second time does nothing. Later reads and writes raise :class:`StoreError`."""

@@ -77,6 +77,8 @@ class _Families:
         self.height = gauge("height", "Height of the last executed block")
         self.certified_height = gauge("certified_height", "Height of the last certified block")
         self.view = gauge("view", "Current view")
+        self.epoch = gauge("epoch", "Number of the present validator set")
+        self.voting = gauge("voting", "1 if this node has a seat in the present validator set")
         self.diverged = gauge("diverged", "1 if this node's own result differs from a certified one")
         self.vote_log_write = seconds("vote_log_write", "Synced write of the vote log")
         self.block_execution = seconds("block_execution", "Execution of a block")
@@ -88,7 +90,7 @@ class ChannelMetrics:
 
     Attributes:
         blocks, transactions_executed, readings_received, readings_duplicated, view_changes, evidence: counters (``inc``).
-        mempool_transactions, mempool_bytes, height, certified_height, view, diverged: gauges (``set``).
+        mempool_transactions, mempool_bytes, height, certified_height, view, epoch, voting, diverged: gauges (``set``).
         vote_log_write, block_execution, block_store: histograms of seconds (``observe``, or ``with metric.time():``).
     """
 
@@ -106,6 +108,8 @@ class ChannelMetrics:
         self.height = families.height.labels(name)
         self.certified_height = families.certified_height.labels(name)
         self.view = families.view.labels(name)
+        self.epoch = families.epoch.labels(name)
+        self.voting = families.voting.labels(name)
         self.diverged = families.diverged.labels(name)
         self.vote_log_write = families.vote_log_write.labels(name)
         self.block_execution = families.block_execution.labels(name)

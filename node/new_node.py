@@ -14,7 +14,7 @@ from typing import Any
 
 from consensus.errors import InputError
 from node.config import CONFIG_FILE, load_genesis, read_config
-from node.keys import create_signer, issue_certificate, load_authority, write_secret
+from node.keys import create_signer, issue_certificate, load_authority, read_signer, write_secret
 from node.provisioning import (
     CA_CERTIFICATE,
     CA_KEY,
@@ -30,6 +30,7 @@ from node.provisioning import (
     toml_text,
 )
 
+NEXT_KEY = "next.key"
 COPIED = (GENESIS_FILE, CA_CERTIFICATE, MQTT_PASSWORD, MQTT_CA)
 
 
@@ -126,3 +127,31 @@ def _toml(table: dict[str, Any]) -> str:
 
 def _line(key: str, value: str | int) -> str:
     return f"{key} = {toml_text(value) if isinstance(value, str) else value}"
+
+
+def make_next_key(home: Path) -> bytes:
+    """Make the next key of a validator beside the present one, and name it in its configuration.
+
+    A next key that is there already is returned as it is.
+
+    Returns:
+        The public key.
+
+    Raises:
+        InputError: the folder is no node's, or it has no present key.
+    """
+    config = read_config(home)
+    if not config.validator_keys:
+        raise InputError(f"{config.path}: validator_key", "is missing: this node only follows")
+    if len(config.validator_keys) > 1:
+        return read_signer(config.validator_keys[1]).public_key
+    text = config.path.read_text(encoding="utf-8")
+    line = next(line for line in text.splitlines() if line.split("=")[0].strip() == "validator_key")
+    partial = config.path.with_suffix(".new")
+    try:
+        signer = create_signer(config.path.parent / NEXT_KEY)
+        partial.write_text(text.replace(line, f"{line}\n{_line('next_validator_key', NEXT_KEY)}", 1), encoding="utf-8")
+        partial.replace(config.path)
+    except OSError as error:
+        raise InputError(str(error.filename or home), error.strerror or str(error)) from error
+    return signer.public_key

@@ -14,7 +14,7 @@ from node.http.transactions import MSGPACK_TYPES
 _SCHEMAS = "#/components/schemas/{name}"
 _REASONS = {
     400: "The request is malformed, or names something impossible",
-    404: "There is no such thing",
+    404: "There is no such thing, or (PRUNED) this node no longer stores it",
     409: "The transaction came too late or was used already",
     413: "The body is too large",
     415: "The body is of an unknown media type",

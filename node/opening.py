@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from consensus.block import genesis_header
 from consensus.crypto import Signer
-from consensus.errors import InputError, InvariantViolation
+from consensus.errors import InvariantViolation
 from consensus.recovery import Recovered
 from consensus.state import ReplicaConfig
 from consensus.state_tree import StateTree
 from contracts.application import LedgerApplication
 from contracts.genesis import Genesis
 from node.block_store import ChannelStore
+from node.genesis_block import start_store
 from node.snapshots import SnapshotShelf
 from node.vote_log import VoteLog
 
@@ -59,17 +59,10 @@ def open_ledger(genesis: Genesis, store: ChannelStore) -> LedgerApplication:
         InputError: the store belongs to another genesis.
         InvariantViolation: its state does not hash to the head's root.
     """
+    start_store(genesis, store)
     head = store.head()
     if head is None:
-        application = LedgerApplication(genesis, store.state)
-        finalized = application.init_chain()
-        root, validators = finalized.tree.root, genesis.validator_set.digest
-        store.start(genesis_header(genesis.chain_id, genesis.channel, genesis.time_ms, genesis.digest, root, validators), finalized)
-        application.commit()
-        return application
-    first = store.header(0)
-    if first is None or first.previous_hash != genesis.digest:
-        raise InputError(str(store.path), "belongs to another genesis")
+        raise InvariantViolation(f"{store.path}: holds no block 0 after it was begun")
     tree = StateTree.of(store.entries())
     if tree.root != head.state_root:
         raise InvariantViolation(f"{store.path}: the stored state does not hash to the state root of block {head.height}")

@@ -1,11 +1,11 @@
-"""The door between one channel and the other validators: frames in, frames out."""
+"""The door between one channel and the other nodes, by name: frames in, frames out."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Protocol
 
-from consensus.errors import DecodeError, PeerFault, Suspicion
+from consensus.errors import DecodeError, Suspicion
 from consensus.messages import Message, decode_message
 from consensus.transaction import Transaction
 from node.framing import Frame, FrameKind, decode_items, items_frame
@@ -17,8 +17,8 @@ MAX_SERVED_TRANSACTIONS = 1_000
 class PeerUser(Protocol):
     """Who uses the door."""
 
-    async def take_message(self, peer: int, message: Message) -> None:
-        """Take a consensus message; waits while there is no room."""
+    async def take_message(self, peer: str, message: Message) -> None:
+        """Take a consensus message of a validator or a guest; waits while there is no room."""
 
     async def take_transactions(self, raws: Sequence[bytes]) -> None:
         """Take shared transactions; waits while there is no room."""
@@ -26,8 +26,8 @@ class PeerUser(Protocol):
     def find_transaction(self, transaction_id: bytes) -> Transaction | None:
         """Return a transaction that a peer asks for."""
 
-    def peer_fault(self, fault: PeerFault) -> None:
-        """Count a broken rule."""
+    def peer_fault(self, peer: str, code: Suspicion, detail: str) -> None:
+        """Count a broken rule of a node."""
 
 
 class PeerDoor:
@@ -52,9 +52,9 @@ class PeerDoor:
         """The links, once opened."""
         return self._links
 
-    async def on_frame(self, peer: int, frame: Frame) -> None:
-        """Take one frame from a validator's link; a bad one is counted and changes nothing."""
-        take: dict[int, Callable[[int, bytes], Awaitable[None]]] = {
+    async def on_frame(self, peer: str, frame: Frame) -> None:
+        """Take one frame from the link of a node; a bad one is counted and changes nothing."""
+        take: dict[int, Callable[[str, bytes], Awaitable[None]]] = {
             FrameKind.CONSENSUS: self._on_message,
             FrameKind.TRANSACTIONS: self._on_transactions,
             FrameKind.FETCH_TRANSACTIONS: self._on_fetch,
@@ -64,38 +64,43 @@ class PeerDoor:
                 raise DecodeError("frame", f"kind {frame.kind} for channel {frame.channel}")
             await take[frame.kind](peer, frame.body)
         except DecodeError as error:
-            self._user.peer_fault(PeerFault(peer, Suspicion.MALFORMED, str(error)))
+            self._user.peer_fault(peer, Suspicion.MALFORMED, str(error))
 
-    async def _on_message(self, peer: int, body: bytes) -> None:
+    async def _on_message(self, peer: str, body: bytes) -> None:
         await self._user.take_message(peer, decode_message(body))
 
-    async def _on_transactions(self, _: int, body: bytes) -> None:
+    async def _on_transactions(self, _: str, body: bytes) -> None:
         await self._user.take_transactions(decode_items(body))
 
-    async def _on_fetch(self, peer: int, body: bytes) -> None:
+    async def _on_fetch(self, peer: str, body: bytes) -> None:
         wanted = decode_items(body)[:MAX_SERVED_TRANSACTIONS]
         found = [transaction.raw for one in wanted if (transaction := self._user.find_transaction(one)) is not None]
         if found:
             self._send(peer, items_frame(self._channel, FrameKind.TRANSACTIONS, found))
 
-    def send_message(self, peer: int | None, body: bytes) -> None:
-        """Send an encoded consensus message to one validator (None: to all)."""
+    def send_message(self, peer: str, body: bytes) -> None:
+        """Send an encoded consensus message to one node."""
         self._send(peer, Frame(self._channel, int(FrameKind.CONSENSUS), body))
 
+    def broadcast_message(self, body: bytes, to: Collection[str] | None = None) -> None:
+        """Send an encoded consensus message to these nodes (None: to all peers and guests)."""
+        if self._links is not None:
+            self._links.broadcast(Frame(self._channel, int(FrameKind.CONSENSUS), body), to)
+
     def share(self, raws: Sequence[bytes]) -> None:
-        """Give raw transactions to all validators."""
+        """Give raw transactions to all peers. Guests get none: they order nothing."""
         if raws:
             self._send(None, items_frame(self._channel, FrameKind.TRANSACTIONS, raws))
 
-    def ask(self, peer: int | None, ids: Sequence[bytes]) -> None:
-        """Ask one validator (None: all) for transactions."""
+    def ask(self, peer: str | None, ids: Sequence[bytes]) -> None:
+        """Ask one node (None: all peers) for transactions."""
         if ids:
             self._send(peer, items_frame(self._channel, FrameKind.FETCH_TRANSACTIONS, ids))
 
-    def _send(self, peer: int | None, frame: Frame) -> None:
+    def _send(self, peer: str | None, frame: Frame) -> None:
         if self._links is None:
             return
         if peer is None:
-            self._links.broadcast(frame)
+            self._links.broadcast(frame, self._links.peers)
         else:
             self._links.send(peer, frame)

@@ -19,13 +19,15 @@ from node.block_store import ChannelStore
 from node.channel import Channel
 from node.clock import Clock, RealClock, ReplayClock, wall_ms
 from node.config import MqttConfig, NodeConfig, load_genesis
+from node.handshake import TlsFileWatch
 from node.http_api import HttpApi
 from node.keys import certificate_days_left, load_tls, read_password, read_signer
 from node.meter_feed import BrokerSettings, MeterFeed
 from node.metrics import ChannelMetrics, NodeMetrics
 from node.opening import ChannelDisk, Identity
+from node.outgoing import PeerAddress
 from node.snapshots import SnapshotShelf
-from node.transport import PeerAddress, PeerLinks
+from node.transport import PeerLinks
 from node.vote_log import VoteLog
 
 log = structlog.get_logger("gridpact.node")
@@ -63,12 +65,13 @@ async def run_node(config: NodeConfig, stop: asyncio.Event) -> None:
     store = ChannelStore.open(config.blocks_folder(genesis.channel))
     try:
         votes = VoteLog.open(config.votes_folder(genesis.channel))
+        shelf = SnapshotShelf(config.snapshots_folder(genesis.channel))
         try:
-            shelf = SnapshotShelf(config.snapshots_folder(genesis.channel))
             disk = ChannelDisk(store, votes, shelf, config.retain_blocks, config.snapshot_every)
             channel = Channel(genesis, identity, disk, clock, threads, metrics.channel(genesis.channel))
             await _serve(config, channel, metrics, stop)
         finally:
+            shelf.close()
             threads.shutdown(wait=True)
             votes.close()
     finally:
@@ -100,6 +103,7 @@ async def _serve(config: NodeConfig, channel: Channel, metrics: NodeMetrics, sto
         log.warning("the TLS certificate of this node expires soon: the others will refuse its links then", days_left=days)
     feed = _make_feed(config, channel, metrics.channel(channel.name))
     channel.on_new_epoch(lambda: _follow_epochs(config, channel, links, feed))
+    files = TlsFileWatch(config.tls.certificate, config.tls.key, config.tls.authority)
     async with contextlib.AsyncExitStack() as doors:
         await links.start()
         doors.push_async_callback(links.stop)
@@ -113,14 +117,16 @@ async def _serve(config: NodeConfig, channel: Channel, metrics: NodeMetrics, sto
         gc.collect()
         gc.freeze()
         log.info("node started", node=config.name, height=channel.status()["height"], http=api.url)
-        await _until_stopped(channel, links, feed, metrics, stop)
+        await _until_stopped(channel, links, files, feed, metrics, stop)
     log.info("node stopped", node=config.name, height=channel.status()["height"])
 
 
-async def _until_stopped(channel: Channel, links: PeerLinks, feed: MeterFeed | None, metrics: NodeMetrics, stop: asyncio.Event) -> None:
+async def _until_stopped(
+    channel: Channel, links: PeerLinks, files: TlsFileWatch, feed: MeterFeed | None, metrics: NodeMetrics, stop: asyncio.Event
+) -> None:
     work = [
         asyncio.create_task(channel.run(links), name="channel"),
-        asyncio.create_task(_watch(links, feed, metrics, channel.name), name="gauges"),
+        asyncio.create_task(_watch(links, files, feed, metrics, channel.name), name="gauges"),
     ]
     if feed is not None:
         work.append(asyncio.create_task(feed.wait(), name="feed"))
@@ -146,20 +152,25 @@ def _single(failures: Sequence[BaseException]) -> list[BaseException]:
     return found
 
 
-async def _watch(links: PeerLinks, feed: MeterFeed | None, metrics: NodeMetrics, channel: str) -> None:
-    """Copy the state of the connections into the metrics."""
+async def _watch(links: PeerLinks, files: TlsFileWatch, feed: MeterFeed | None, metrics: NodeMetrics, channel: str) -> None:
+    """Copy the state of the connections into the metrics; take a renewed certificate."""
     dropped: dict[str, int] = {}
     refused: dict[str, int] = {}
     while True:
         for link in links.status():
-            metrics.peer_connected.labels(link.name).set(link.connected)
-            metrics.peer_dropped_frames.labels(link.name).inc(link.dropped - dropped.get(link.name, 0))
-            dropped[link.name] = link.dropped
+            if not link.guest:
+                before = dropped.get(link.name, 0)
+                metrics.peer_connected.labels(link.name).set(link.connected)
+                metrics.peer_dropped_frames.labels(link.name).inc(link.dropped - before if link.dropped >= before else link.dropped)
+                dropped[link.name] = link.dropped
         if feed is not None:
             metrics.mqtt_connected.set(feed.status().connected)
             for code, count in feed.refusals().items():
                 metrics.channel(channel).reading_refused(code, count - refused.get(code, 0))
                 refused[code] = count
+        renewed = files.renewed()
+        if renewed is not None:
+            links.reload_tls(renewed)
         await asyncio.sleep(GAUGES_S)
 
 
@@ -168,11 +179,11 @@ def _peers(config: NodeConfig, channel: Channel) -> dict[str, PeerAddress]:
 
     A node that only follows keeps to all nodes of its configuration.
     """
-    peers = {name: PeerAddress(name, place.host, place.port) for name, place in config.peers.items()}
+    peers = {name: PeerAddress(place.host, place.port) for name, place in config.peers.items()}
     members = channel.members()
     for member in members.values():
         if member.host and member.name not in peers:
-            peers[member.name] = PeerAddress(member.name, member.host, member.port)
+            peers[member.name] = PeerAddress(member.host, member.port)
     if channel.node in members:
         peers = {name: place for name, place in peers.items() if name in members}
     peers.pop(channel.node, None)

@@ -1,7 +1,7 @@
 """Upkeep of one channel's history: snapshots at regular heights, and letting old blocks go.
 
-Law. A snapshot is made of the state at a height that is a multiple of ``every``, and shelved when that block has its certificate: so all nodes
-shelve the same ones. Blocks go only below what a snapshot of this node and the water marks cover.
+Law. A snapshot is made of the state at a height that is a multiple of ``snapshot_every``, and shelved when that block has its
+certificate: so all nodes shelve the same ones. Blocks go only below what a snapshot of this node and the water marks cover.
 """
 
 from __future__ import annotations
@@ -9,16 +9,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor as Threads
+from contextlib import suppress
+from threading import Event
 
 import structlog
 
 from node.block_store import ChannelStore
 from node.opening import ChannelDisk
+from node.pace import Pace, StoppedError
 from node.pruning import prune_target
 from node.state_store import PinnedState
 
 log = structlog.get_logger("gridpact.upkeep")
 PRUNE_EVERY = 64
+SWEEP_PERCENT = 50
+"""How much of the time deleting may take."""
 
 
 class Upkeep:
@@ -30,18 +35,27 @@ class Upkeep:
         proofs: returns the proofs of all epochs so far.
         pruned: told of the lowest height that is left.
         threads: where the work is done.
+        writing: held while blocks or base of the store change.
     """
 
     def __init__(
-        self, disk: ChannelDisk, window: int, proofs: Callable[[], Sequence[bytes]], pruned: Callable[[int], None], threads: Threads
+        self,
+        disk: ChannelDisk,
+        window: int,
+        proofs: Callable[[], Sequence[bytes]],
+        pruned: Callable[[int], None],
+        threads: Threads,
+        writing: asyncio.Lock,
     ) -> None:
         self._disk = disk
         self._window = window
         self._proofs = proofs
         self._pruned = pruned
         self._threads = threads
+        self._writing = writing
         self._pinned: dict[int, PinnedState] = {}
         self._due: asyncio.Queue[int] = asyncio.Queue()
+        self._stop = Event()
 
     @property
     def _store(self) -> ChannelStore:
@@ -59,6 +73,12 @@ class Upkeep:
 
     async def run(self) -> None:
         """Work until cancelled."""
+        try:
+            await self._work()
+        finally:
+            self._stop.set()
+
+    async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._threads, self._sweep)
         while True:
@@ -70,15 +90,18 @@ class Upkeep:
                 await self._prune(height)
 
     def _sweep(self) -> None:
-        for _ in self._store.sweep():
-            pass
+        """Delete what counts no more; what is left when the node stops goes at its next start."""
+        pace = Pace(SWEEP_PERCENT, self._stop)
+        with suppress(StoppedError):
+            for _ in self._store.sweep():
+                pace.step()
 
     def _shelve(self, height: int, pinned: PinnedState) -> None:
         header, certificate = self._store.header(height), self._store.certificate(height)
         if header is None or certificate is None:
             return
-        self._disk.shelf.build(header, certificate, pinned, tuple(self._proofs()))
-        log.info("made a snapshot", height=height)
+        if self._disk.shelf.make(pinned, header, certificate, tuple(self._proofs())):
+            log.info("made a snapshot", height=height)
 
     async def _prune(self, certified: int) -> None:
         head = self._store.head()
@@ -88,5 +111,8 @@ class Upkeep:
         target = prune_target(head.height, certified, self._disk.retain_blocks, newest, self._window)
         if target > self._store.first_height:
             self._pruned(target)
-            await asyncio.get_running_loop().run_in_executor(self._threads, self._store.prune, target)
+            loop = asyncio.get_running_loop()
+            async with self._writing:
+                await loop.run_in_executor(self._threads, self._store.prune, target)
+            await loop.run_in_executor(self._threads, self._sweep)
             log.info("pruned", first_height=target)

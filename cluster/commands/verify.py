@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cluster.counting import count_bar
 from cluster.options import check_json_path, home_option, json_option, write_json
 from cluster.tables import plural
 from cluster.topology import NODES_FOLDER, TOPOLOGY_FILE
@@ -45,7 +42,7 @@ def verify(home: Path, json_path: str | None) -> int:
     check_json_path(json_path)
     reports = {}
     for target in targets(home):
-        with _bar(target.name) as on_block:
+        with count_bar(target.name) as on_block:
             reports[target.name] = _audit(target, on_block)
         if json_path != "-":
             print_report(target.name, reports[target.name])
@@ -76,16 +73,6 @@ def _audit(target: Target, on_block: OnBlock) -> AuditReport:
     return audit(config.channel_folder(genesis.channel), genesis, on_block)
 
 
-@contextmanager
-def _bar(name: str) -> Iterator[OnBlock]:
-    """Show the blocks of one node going by, on a terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(name, total=None)
-        yield lambda height, total: progress.update(task, completed=height, total=total)
-
-
 def print_report(name: str, report: AuditReport) -> None:
     """Show what the audit of one node found."""
     verdict = "good" if report.ok else plural(len(report.faults), "fault")
@@ -95,6 +82,8 @@ def print_report(name: str, report: AuditReport) -> None:
         counts = f"{plural(report.blocks, 'block')} up to height {report.height}, {plural(report.transactions, 'transaction')}"
         counts += f", certified up to {report.certified_height}"
     click.echo(f"{name}: {verdict}; {counts}")
+    for note in report.notes:
+        click.echo(f"  note: {note}")
     for fault in report.faults:
         where = "" if fault.height is None else f"block {fault.height}: "
         click.echo(f"  {where}{fault.what}: {fault.detail}")

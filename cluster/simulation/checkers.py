@@ -12,6 +12,7 @@ They share no rule with the core: the quorum is computed here, signatures are co
 | mute | a vote of a node whose vote log is not the one that its seat belongs to |
 | evidence | proof of double signing against an honest node |
 | order | a block executed out of order |
+| storm | a node that asks for the same again and again |
 | memory | a table of the core that grows without bound |
 | divergence, invariant | an honest node that found itself wrong |
 """
@@ -28,6 +29,10 @@ from consensus.block import Block, Certificate, Header
 from consensus.effects import Diverged, Evidence, LogRecord
 from consensus.messages import (
     BlocksMessage,
+    FetchBatch,
+    FetchBlocks,
+    FetchChunk,
+    FetchSnapshot,
     Kind,
     NewViewMessage,
     PrePrepareMessage,
@@ -49,6 +54,8 @@ Place = tuple[int, int, int, int]
 _VOTES = (VoteMessage, PrePrepareMessage, ViewChangeMessage, NewViewMessage)
 MOST_SLOTS = 3 * WINDOW
 MOST_FETCHED = 256
+MOST_REQUESTS = 80
+"""How often a node may ask for the same within one second, of all others together."""
 
 
 def quorum_of(nodes: int) -> int:
@@ -82,6 +89,8 @@ class Checker:
         self._certified: dict[int, bytes] = {}
         self._good: dict[Certificate, None] = {}
         self._votes: dict[str, dict[Place, bytes]] = {}
+        self._second = 0
+        self._requests: dict[tuple[str, object], int] = {}
         self._logged: dict[str, dict[Place, None]] = {}
 
     def trust(self, honest: Sequence[str], everybody: Sequence[str]) -> None:
@@ -197,6 +206,9 @@ class Checker:
         """A node is about to send a message."""
         if not node.honest:
             return
+        if isinstance(message, FetchBlocks | FetchSnapshot | FetchChunk | FetchBatch):
+            self._asked(node, message)
+            return
         if isinstance(message, _VOTES):
             self._own_vote(node, message.vote)
             if isinstance(message, NewViewMessage):
@@ -208,6 +220,17 @@ class Checker:
         elif isinstance(message, BlocksMessage):
             for block in message.blocks:
                 self.certified(node, block.certificate)
+
+    def _asked(self, node: Node, message: object) -> None:
+        """Count what a node asks for: the same again and again within a second is a storm."""
+        now_s = node.simulation.now_ms // 1_000
+        if now_s != self._second:
+            self._second = now_s
+            self._requests.clear()
+        times = self._requests.get((node.name, message), 0) + 1
+        if times > MOST_REQUESTS:
+            raise Violation("storm", f"{node.name} asks for the same {times} times in a second: {message}")
+        self._requests[(node.name, message)] = times
 
     def _own_vote(self, node: Node, vote: Vote, inside: Vote | None = None) -> None:
         """Check a vote that a node sends, if it is its own."""

@@ -39,7 +39,9 @@ class Executor:
         if not isinstance(effect, Execute) and self._waiting is not None:
             self._waiting = None
             self._process.bodies.give_up()
-        self._queue.append(effect)
+            self._queue.appendleft(effect)
+        else:
+            self._queue.append(effect)
         self._next()
 
     def arrived(self) -> None:

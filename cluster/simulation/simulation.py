@@ -22,6 +22,8 @@ from consensus.effects import Effect, Event
 from consensus.errors import GridPactError
 
 MEMORY_EVERY = 16
+MOST_EVENTS = 1_000_000
+"""Steps of a run: far more than any good one takes."""
 MASK = (1 << 61) - 1
 BREAKAGES = (GridPactError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
 
@@ -121,6 +123,8 @@ class Simulation:
                 return self.calm.complaint()
             self.now_ms = when_ms
             self.events += 1
+            if self.events > MOST_EVENTS:
+                raise Violation("storm", f"more than {MOST_EVENTS} steps in {self.now_ms} ms")
             try:
                 action(*arguments)
             except BREAKAGES as error:

@@ -1,8 +1,9 @@
-"""The chain and the node over HTTP: status, health, genesis, blocks, evidence, metrics, files."""
+"""The chain and the node over HTTP: status, health, genesis, blocks, metrics, files."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 
 from aiohttp import web
@@ -10,7 +11,7 @@ from aiohttp import web
 from consensus.block import Header
 from consensus.quorum import quorums
 from node.http.call import Call
-from node.http.errors import ApiError, not_found
+from node.http.errors import ApiError, PrunedError, not_found
 from node.http.service import ChannelService
 from node.http.views import (
     BlockSummary,
@@ -20,7 +21,6 @@ from node.http.views import (
     certificate_view,
     header_view,
     receipt_view,
-    validator_name,
 )
 from node.metrics import CONTENT_TYPE, NodeMetrics
 
@@ -50,16 +50,24 @@ async def get_health(call: Call) -> object:
 def unfit_reasons(channel: ChannelService) -> list[str]:
     """Return why a channel cannot make progress; nothing if it can."""
     status = channel.status()
-    peers = status.get("peers")
-    connected = sum(1 for peer in peers if peer.get("connected")) if isinstance(peers, (list, tuple)) else 0
-    thresholds = quorums(len(channel.genesis.validators))
     reasons = []
-    if connected + 1 < thresholds.quorum:
-        needed = thresholds.quorum - 1
-        reasons.append(f"channel {channel.name}: {connected} other nodes connected, {needed} needed for a quorum")
+    connected, needed, purpose = _connected(status)
+    if connected < needed:
+        reasons.append(f"channel {channel.name}: {connected} other nodes connected, {needed} needed {purpose}")
     if status.get("diverged"):
         reasons.append(f"channel {channel.name}: this node's own result differs from a certified one")
     return reasons
+
+
+def _connected(status: Mapping[str, object]) -> tuple[int, int, str]:
+    """Return how many other validators are connected, how many are needed, and for what: a node without a vote has to hear from one."""
+    peers, members = status.get("peers"), status.get("members")
+    if not isinstance(peers, list | tuple) or not isinstance(members, list | tuple):
+        return 0, 0, ""
+    connected = sum(1 for peer in peers if peer["connected"] and peer["name"] in members)
+    if status.get("voting"):
+        return connected, quorums(len(members)).quorum - 1, "for a quorum"
+    return connected, 1, "to follow the chain"
 
 
 async def get_genesis(call: Call) -> object:
@@ -77,27 +85,32 @@ def _block(channel: ChannelService, height: int, with_receipts: bool) -> BlockVi
     """Read and show one block; it may be large, so call it in a thread."""
     header = channel.store.header(height)
     if header is None:
-        raise not_found(f"block {height}")
+        raise PrunedError(height, first) if 0 < height < (first := channel.store.first_height) else not_found(f"block {height}")
     receipts = channel.store.receipts(height) if with_receipts else None
+    ids = channel.store.transaction_ids(height)
     certificate = channel.store.certificate(height)
+    if 0 < height < channel.store.first_height:
+        raise PrunedError(height, channel.store.first_height)
     return BlockView(
         header=header_view(header),
-        proposer_name=validator_name(channel.genesis, header.proposer),
+        proposer_name=channel.epochs.proposer(height, header.proposer),
         certified=certificate is not None or height == 0,
-        certificate=certificate_view(certificate, channel.genesis) if certificate else None,
-        transactions=tuple(transaction_id.hex() for transaction_id in channel.store.transaction_ids(height) or ()),
+        certificate=certificate_view(certificate, channel.epochs.at(height).names) if certificate else None,
+        transactions=tuple(transaction_id.hex() for transaction_id in ids or ()),
         receipts=tuple(receipt_view(receipt) for receipt in receipts or ()),
     )
 
 
 async def list_blocks(call: Call) -> object:
-    """Return blocks, newest first."""
-    limit = call.page(call.api.limits.max_page)
+    """Return blocks, newest first, down to the first one that is stored."""
+    limit, store = call.page(call.api.limits.max_page), call.channel.store
+    first = store.first_height
+    lowest = first if first > 1 else 0
     top = min(call.query("before", 2**53), _height(call.channel) + 1)
-    heights = range(top - 1, max(top - 1 - limit, -1), -1)
-    headers = [header for height in heights if (header := call.channel.store.header(height)) is not None]
-    last = headers[-1].height if headers else 0
-    return BlocksView(tuple(_summary(call.channel, header) for header in headers), last)
+    heights = range(top - 1, max(top - 1 - limit, lowest - 1), -1)
+    headers = [header for height in heights if (header := store.header(height)) is not None]
+    last = headers[-1].height if headers else lowest
+    return BlocksView(tuple(_summary(call.channel, header) for header in headers), last if last > lowest else 0, first)
 
 
 def _summary(channel: ChannelService, header: Header) -> BlockSummary:
@@ -107,16 +120,10 @@ def _summary(channel: ChannelService, header: Header) -> BlockSummary:
         time_ms=header.time_ms,
         view=header.view,
         proposer=header.proposer,
-        proposer_name=validator_name(channel.genesis, header.proposer),
+        proposer_name=channel.epochs.proposer(header.height, header.proposer),
         transaction_count=header.transaction_count,
         certified=header.height == 0 or channel.store.certificate(header.height) is not None,
     )
-
-
-async def get_evidence(call: Call) -> object:
-    """Return recorded misbehaviour, newest last."""
-    limit, offset = call.page(call.api.limits.max_page), call.query("offset", 0)
-    return {"evidence": call.channel.evidence()[offset : offset + limit]}
 
 
 async def get_metrics(call: Call) -> object:

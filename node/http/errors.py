@@ -35,6 +35,12 @@ class ErrorView(msgspec.Struct, frozen=True):
     reasons: tuple[str, ...] = ()
 
 
+class PrunedView(ErrorView, frozen=True, kw_only=True):
+    """The answer for a block that is no longer stored here; those from ``first_height`` on are."""
+
+    first_height: int
+
+
 class ApiError(Exception):
     """A request that cannot be served.
 
@@ -50,6 +56,20 @@ class ApiError(Exception):
         super().__init__(detail)
         self.status = status
         self.view = ErrorView(code, detail, transaction_id, reasons)
+
+
+class PrunedError(ApiError):
+    """A block that the node has deleted, or never had since it began with a snapshot.
+
+    Args:
+        height: of the block.
+        first_height: of the first block that is stored.
+    """
+
+    def __init__(self, height: int, first_height: int) -> None:
+        detail = f"block {height} is no longer stored here, only those from {first_height} on are; another node may have it"
+        super().__init__(404, "PRUNED", detail)
+        self.view = PrunedView("PRUNED", detail, first_height=first_height)
 
 
 def bad_parameter(name: str, reason: str) -> ApiError:

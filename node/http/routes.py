@@ -7,7 +7,7 @@ from typing import Any
 
 from contracts.genesis import Genesis
 from contracts.views import BillsView, CreditView, LedgerTotals, MarketView, MeterView
-from node.http import chain, events, ledger, transactions, views
+from node.http import chain, events, ledger, transactions, validators, views
 from node.http.call import Handler
 
 _DIGITS = {"type": "integer", "minimum": 0}
@@ -65,8 +65,10 @@ CHANNEL = Parameter("channel", "channel of the node; its first one if left out",
 _LIMIT = Parameter("limit", "entries of a page, at most (and by default) as many as the server gives", {"type": "integer", "minimum": 1})
 _OFFSET = Parameter("offset", "entries to skip", _DIGITS)
 _AFTER = Parameter("after", "start after this name", _NAME)
+_AFTER_EPOCH = Parameter("after", "start after this epoch", _DIGITS)
 _BEFORE = Parameter("before", "start before this one", _DIGITS)
 _ACCOUNT = _path("account", "name of the account", _NAME)
+_VALIDATOR = _path("validator", "name of the validator", _NAME)
 _METER = _path("meter", "name of the meter", _NAME)
 _PERIOD = _path("period", "index of the delivery period: its start divided by its length", _DIGITS)
 _ANY_PERIOD = _path(
@@ -120,7 +122,10 @@ ROUTES = (
     Route("GET", "/v1/totals", ledger.get_totals, LedgerTotals, (CHANNEL,)),
     Route("GET", "/v1/contracts/{id}", ledger.get_contract, None, (_CONTRACT, CHANNEL)),
     Route("GET", "/v1/schedules/{period}", ledger.get_schedule, None, (_PERIOD, CHANNEL)),
-    Route("GET", "/v1/evidence", chain.get_evidence, views.EvidenceView, _PAGE),
+    Route("GET", "/v1/epochs", validators.get_epochs, views.EpochsView, (_AFTER_EPOCH, _LIMIT, CHANNEL)),
+    Route("GET", "/v1/validators", validators.get_validators, views.ValidatorSetsView, (_AFTER, _LIMIT, CHANNEL)),
+    Route("GET", "/v1/validators/{validator}", validators.get_validator, views.ValidatorDetailView, (_VALIDATOR, *_PAGE)),
+    Route("GET", "/v1/evidence", validators.get_evidence, views.EvidenceView, _PAGE),
     Route("GET", "/v1/events", events.get_events, views.EventView, (_KINDS, CHANNEL), 101, errors=(426,), streams=True),
     Route("GET", "/healthz", chain.get_health, views.HealthView),
     Route("GET", "/metrics", chain.get_metrics, None, media_type="text/plain"),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from consensus.block import Certificate, Header
+from consensus.messages import ValidatorSet
 from consensus.proofs import EntryProof, TransactionProof
 from contracts.genesis import Genesis
 from node.event_hub import EventHub
@@ -33,6 +34,10 @@ class Submitted(Protocol):
 class BlockReader(Protocol):
     """The stored chain."""
 
+    @property
+    def first_height(self) -> int:
+        """Height of the first block that is stored in full: those before it are pruned (1: none is)."""
+
     def head(self) -> Header | None:
         """Return the last executed header."""
 
@@ -58,6 +63,16 @@ class Ledger(Protocol):
     @property
     def view(self) -> LedgerView:
         """Queries over the committed state."""
+
+
+class Epochs(Protocol):
+    """The validator sets that the node knows."""
+
+    def at(self, height: int) -> ValidatorSet:
+        """Return the set that certifies the block at ``height``."""
+
+    def proposer(self, height: int, index: int) -> str:
+        """Return the name of a block's proposer, "" if it has none."""
 
 
 class ChainClock(Protocol):
@@ -87,6 +102,10 @@ class ChannelService(Protocol):
         """The stored chain."""
 
     @property
+    def epochs(self) -> Epochs:
+        """The validator sets that the node knows."""
+
+    @property
     def events(self) -> EventHub:
         """Where events are published."""
 
@@ -110,4 +129,7 @@ class ChannelService(Protocol):
         """Return how the channel does, ready for JSON (:class:`node.http.views.StatusView`)."""
 
     def evidence(self) -> list[dict[str, object]]:
-        """Return recorded misbehaviour, ready for JSON (:class:`node.http.views.DoubleVote`)."""
+        """Return double signing that this node saw, ready for JSON: a :class:`node.http.views.DoubleVote` each, but for ``on_ledger``."""
+
+    def epoch_changes(self) -> tuple[bytes, ...]:
+        """Return the proofs of all epochs that the chain has reached, from epoch 1 on: encoded ``EpochChange`` values."""

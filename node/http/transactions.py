@@ -96,7 +96,7 @@ def find_transaction(call: Call, transaction_id: bytes) -> TransactionView:
     if proof is None:
         return TransactionView(shown, "executed", False, height, position, time_ms)
     receipt = receipt_view(proof.receipt)
-    return TransactionView(shown, "executed", True, height, position, time_ms, receipt, proof_view(proof, channel.genesis))
+    return TransactionView(shown, "executed", True, height, position, time_ms, receipt, proof_view(proof, channel.epochs.at(height).names))
 
 
 async def _submit(call: Call, raws: list[bytes]) -> list[Submitted]:

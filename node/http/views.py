@@ -11,9 +11,9 @@ from consensus.block import Certificate, Header, decode_header
 from consensus.codec import encode
 from consensus.merkle import InclusionProof
 from consensus.proofs import TransactionProof
+from consensus.validators import EpochChange
 from contracts.events import AnyEvent, Billed, decode_receipt
-from contracts.genesis import Genesis
-from contracts.views import AccountView, MeterView, View
+from contracts.views import AccountView, ChangeView, EpochView, MeterView, OffenceView, ValidatorView, View
 
 
 class SubmissionView(View, frozen=True):
@@ -34,7 +34,7 @@ class ReceiptView(View, frozen=True):
 
 
 class HeaderView(View, frozen=True):
-    """A block header and its hash."""
+    """A block header and its hash; ``next_validators`` is the digest of the set that certifies the next block."""
 
     hash: str
     version: int
@@ -52,6 +52,7 @@ class HeaderView(View, frozen=True):
     proposer: int
     transaction_count: int
     receipt_count: int
+    next_validators: str
 
 
 class SignatureView(View, frozen=True):
@@ -127,10 +128,14 @@ class BlockSummary(View, frozen=True):
 
 
 class BlocksView(View, frozen=True):
-    """Blocks, newest first, one page; ``next_before`` asks for the page after (0: no more)."""
+    """Blocks, newest first, one page; ``next_before`` asks for the page after (0: no more).
+
+    Blocks before ``first_height`` are no longer stored on this node (1: it has all).
+    """
 
     blocks: tuple[BlockSummary, ...]
     next_before: int
+    first_height: int
 
 
 class AccountsView(View, frozen=True):
@@ -186,20 +191,44 @@ class PeerView(View, frozen=True):
     last_seen_ms: int | None = None
 
 
+class SnapshotProgressView(View, frozen=True):
+    """The snapshot that a node fetches to catch up: its height, chunks at hand, and chunks in all."""
+
+    height: int
+    chunks: int
+    of_chunks: int
+
+
 class StatusView(View, frozen=True):
-    """How one channel of this node does; ``clock_ms`` is the node's chain time now, ``time_ms`` the head's."""
+    """How one channel of this node does; ``clock_ms`` is the node's chain time now, ``time_ms`` the head's.
+
+    Fields:
+        epoch: number of the validator set that agrees on blocks now; ``members`` are its validators by index.
+        index: this node's place among them; null if it only follows. ``voting`` says whether it has one.
+        next_epoch_height: first block of the next set, once one is announced.
+        wants_view: members that asked for the view being entered.
+        first_height: first block that is stored in full on this node (1: it has all).
+        snapshot: while the node catches up by one.
+    """
 
     chain_id: str
     channel: str
     node: str
-    index: int
+    index: int | None
+    voting: bool
+    epoch: int
+    members: list[str]
+    next_epoch_height: int | None
     view: int
     next_view: int
     primary: str
     changing: bool
+    wants_view: list[str]
     timer_left_ms: int | None
     height: int
     certified: int
+    first_height: int
+    snapshot: SnapshotProgressView | None
     head_hash: str
     state_root: str
     time_ms: int
@@ -219,17 +248,75 @@ class HealthView(View, frozen=True):
 
 
 class DoubleVote(View, frozen=True):
-    """Two signed votes of one validator that an honest one never signs both, each as MessagePack in hex."""
+    """Two signed votes of one validator that an honest one never signs both, each as MessagePack in hex: ``first`` and ``second``.
+
+    They are for one place: epoch, kind of vote, view, sequence number. ``on_ledger``: the chain has recorded it.
+    """
 
     validator: str
+    epoch: int
+    kind: str
+    view: int
+    sequence: int
     first: str
     second: str
+    on_ledger: bool
 
 
 class EvidenceView(View, frozen=True):
-    """Recorded misbehaviour of validators."""
+    """Double signing that this node saw."""
 
     evidence: list[DoubleVote]
+
+
+class KeyView(View, frozen=True):
+    """One validator of a set, and its Ed25519 key in hex."""
+
+    name: str
+    public_key: str
+
+
+class ProvenEpochView(View, frozen=True):
+    """One validator set, its first block, and the proof of it for whoever knows the set before.
+
+    ``change`` is the MessagePack of the last header of the epoch before with its certificate and the set, in hex; the rest is for reading.
+    """
+
+    epoch: int
+    first_height: int
+    validators: tuple[KeyView, ...]
+    change: str
+
+
+class EpochsView(View, frozen=True):
+    """Proofs of validator sets by rising epoch, one page; ``next_after`` asks for the page after (0: no more). Epoch 0 is in genesis."""
+
+    epochs: tuple[ProvenEpochView, ...]
+    next_after: int
+
+
+class ValidatorSetsView(View, frozen=True):
+    """Who validates.
+
+    Fields:
+        present: the set that validates the next block; announced: those that follow.
+        changes: changes of the set that are not decided.
+        validators: of all sets, former ones too, by name, one page; ``next_after`` asks for the page after (empty: no more).
+        offences: proven double signings of these, as many as fit on a page; those of one validator are under its own path.
+    """
+
+    present: EpochView
+    announced: tuple[EpochView, ...]
+    changes: tuple[ChangeView, ...]
+    validators: tuple[ValidatorView, ...]
+    offences: tuple[OffenceView, ...]
+    next_after: str
+
+
+class ValidatorDetailView(ValidatorView, frozen=True, kw_only=True):
+    """One validator, of any set, with its proven double signings by place, one page."""
+
+    proven: tuple[OffenceView, ...]
 
 
 class EventView(View, frozen=True):
@@ -251,28 +338,28 @@ def receipt_view(encoded: bytes) -> ReceiptView:
     return ReceiptView(receipt.transaction_id.hex(), receipt.code, receipt.detail, receipt.events)
 
 
-def certificate_view(certificate: Certificate, genesis: Genesis) -> CertificateView:
-    """Return a certificate for reading, with the validators' names."""
-    votes = tuple(
-        SignatureView(vote.validator, validator_name(genesis, vote.validator), vote.signature.hex()) for vote in certificate.votes
-    )
+def certificate_view(certificate: Certificate, names: Sequence[str]) -> CertificateView:
+    """Return a certificate for reading; ``names`` are those of its epoch's validators, by index."""
+    votes = tuple(SignatureView(vote.validator, names[vote.validator], vote.signature.hex()) for vote in certificate.votes)
     return CertificateView(certificate.epoch, certificate.height, certificate.header_hash.hex(), votes)
 
 
-def proof_view(proof: TransactionProof, genesis: Genesis) -> ProofView:
-    """Return a proof, encoded and for reading."""
+def proof_view(proof: TransactionProof, names: Sequence[str]) -> ProofView:
+    """Return a proof, encoded and for reading; ``names`` are those of its epoch's validators, by index."""
     return ProofView(
         encoded=encode(proof).hex(),
         header=header_view(decode_header(proof.header)),
-        certificate=certificate_view(proof.certificate, genesis),
+        certificate=certificate_view(proof.certificate, names),
         transaction_path=_path_view(proof.transaction_path),
         receipt_path=_path_view(proof.receipt_path),
     )
 
 
-def validator_name(genesis: Genesis, index: int) -> str:
-    """Return the name of a validator of epoch 0, or "" for none (a block without a proposer)."""
-    return genesis.validators[index].name if 0 <= index < len(genesis.validators) else ""
+def proven_epoch_view(change: EpochChange, encoded: bytes) -> ProvenEpochView:
+    """Return the proof of an epoch, encoded and for reading."""
+    validators = change.validators
+    keys = tuple(KeyView(name, key.hex()) for name, key in zip(validators.names, validators.public_keys, strict=True))
+    return ProvenEpochView(validators.epoch, validators.first_height, keys, encoded.hex())
 
 
 def to_json(value: object) -> bytes:

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 
 from consensus.block import CertifiedBlock, batch_digest
+from consensus.codec import encode
 from consensus.effects import Effect, Event, Received
 from consensus.errors import GridPactError
 from consensus.messages import (
@@ -19,13 +20,14 @@ from consensus.messages import (
     PrePrepareMessage,
     StatusBody,
     StatusMessage,
+    ViewChangeBody,
+    ViewChangeMessage,
     Vote,
     VoteMessage,
     body_digest,
     sign_vote,
 )
-from tests.consensus.test_view_change import view_change
-from tests.consensus.virtual_cluster import DOMAIN, Host, VirtualCluster, name, signer
+from tests.consensus.virtual_cluster import Host, VirtualCluster, name, signer
 
 HABITS = ("replay", "silent", "equivocate", "double", "view-change", "blocks", "lie", "no-checkpoint")
 CALM_MS = 400_000
@@ -67,14 +69,14 @@ class Byzantine:
 
     def _pre_prepare(self, to: int, message: PrePrepareMessage) -> Message:
         vote = message.vote
-        if "equivocate" not in self.habits or vote.sender != self.index or to % 2 == 0:
+        if "equivocate" not in self.habits or not self._is_own(vote) or to % 2 == 0:
             return message
         other = b"evil" + message.batch
         return PrePrepareMessage(self._sign(Kind.PRE_PREPARE, vote.view, vote.sequence, batch_digest(other)), other)
 
     def _vote(self, message: VoteMessage) -> Message | None:
         vote = message.vote
-        if "double" in self.habits and vote.sender == self.index and self.random.random() < 0.3:
+        if "double" in self.habits and self._is_own(vote) and self.random.random() < 0.3:
             return VoteMessage(self._sign(Kind(vote.kind), vote.view, vote.sequence, bytes([self.random.randrange(3)]) * 32))
         if "no-checkpoint" in self.habits and vote.kind == Kind.CHECKPOINT:
             return None
@@ -84,7 +86,7 @@ class Byzantine:
         host, body = self.cluster.hosts[to], message.body
         if "view-change" in self.habits and self.random.random() < 0.3:
             view = host.replica.view if host.up else 0
-            forged = view_change(self.index, max(1, view + self.random.choice([0, 1, 1, 2, 5])))
+            forged = self._view_change(host, max(1, view + self.random.choice([0, 1, 1, 2, 5])))
             self.cluster.at(1, lambda: host.step(Received(name(self.index), forged)))
         if "lie" not in self.habits:
             return message
@@ -93,8 +95,20 @@ class Byzantine:
         )
         return StatusMessage(self._sign(Kind.STATUS, lie.view, 0, body_digest(lie)), lie)
 
-    def _sign(self, kind: Kind, view: int, sequence: int, digest: bytes) -> Vote:
-        return sign_vote(signer(self.index), DOMAIN, kind, view, sequence, digest, self.index)
+    def _view_change(self, host: Host, new_view: int) -> ViewChangeMessage:
+        """A view-change that brings nothing; in a later epoch than the first one that is a lie."""
+        body = encode(ViewChangeBody(new_view, None, ()))
+        return ViewChangeMessage(self._sign(Kind.VIEW_CHANGE, new_view, 0, body_digest(body), host), body)
+
+    def _is_own(self, vote: Vote) -> bool:
+        committee = self.cluster.hosts[self.index].replica.committee
+        return vote.epoch == committee.epoch and committee.name(vote.sender) == name(self.index)
+
+    def _sign(self, kind: Kind, view: int, sequence: int, digest: bytes, host: Host | None = None) -> Vote:
+        """Sign as a member of the epoch that a host is in."""
+        committee = (host if host is not None and host.up else self.cluster.hosts[self.index]).replica.committee
+        seat = committee.index_of(name(self.index))
+        return sign_vote(signer(self.index), committee.validators.domain, kind, view, sequence, digest, seat if seat is not None else 0)
 
 
 def _let_it_fail(host: Host) -> None:
@@ -114,6 +128,11 @@ def _let_it_fail(host: Host) -> None:
             host.up = False
 
     host.perform, host.step = guarded_perform, guarded_step  # type: ignore[method-assign]  # this one host misbehaves
+
+
+def _where(host: Host) -> tuple[object, ...]:
+    status = host.replica.status(0)
+    return (host.index, host.up, status.epoch, status.seat, status.view, status.changing, host.disk.height, status.certified, status.snapshot)
 
 
 def _never(host: Host) -> None:
@@ -220,15 +239,16 @@ class Campaign:
     def _check(self) -> str | None:
         try:
             if not self.cluster.run(CALM_MS, self._everybody_has_everything):
-                where = [(host.index, host.up, host.replica.status(0).view, len(host.disk.blocks)) for host in self.cluster.hosts]
-                return f"stalled: {where}"
+                return f"stalled: {[_where(host) for host in self.cluster.hosts]}"
         except (AssertionError, GridPactError) as error:
             return f"{type(error).__name__}: {error}"
         for host in self.honest:
             state = host.replica._state
             if max(len(table) for table in (state.slots, state.bodies, state.fetched, state.held)) > MOST_KEPT:
                 return f"replica {host.index} keeps too much"
-        framed = {pair.first.sender for host in self.honest for pair in host.evidence} - {self.bad}
+        sets = self.cluster.witness.sets
+        accused = [pair.first for host in self.honest for pair in host.evidence]
+        framed = {sets[vote.epoch].names[vote.sender] for vote in accused} - {name(index) for index in [self.bad] if index is not None}
         return f"evidence against honest {framed}" if framed else None
 
     def _everybody_has_everything(self) -> bool:

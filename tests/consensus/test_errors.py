@@ -25,8 +25,8 @@ def test_an_input_error_names_field_and_reason() -> None:
 def test_every_misbehaviour_has_its_own_sentence(code: Suspicion) -> None:
     sentences = [other.sentence for other in Suspicion]
     assert sentences.count(code.sentence) == 1
-    assert str(PeerFault(2, code, "seen")) == f"validator 2 {code.sentence} (seen)"
-    assert str(PeerFault(2, code)) == f"validator 2 {code.sentence}"
+    assert str(PeerFault("dc2", code, "seen")) == f"dc2 {code.sentence} (seen)"
+    assert str(PeerFault("dc2", code)) == f"dc2 {code.sentence}"
 
 
 def test_numbers_of_misbehaviours_are_for_ever() -> None:
@@ -46,4 +46,5 @@ def test_numbers_of_misbehaviours_are_for_ever() -> None:
         "BAD_BLOCK": 13,
         "BAD_PROPOSAL": 14,
         "TOO_LARGE": 15,
+        "BAD_SNAPSHOT": 16,
     } == {code.name: code.value for code in Suspicion}

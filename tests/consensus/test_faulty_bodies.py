@@ -37,7 +37,7 @@ def answers_of(one: OneChannel) -> list[Executed | AdoptionFailed]:
 
 
 async def from_peer(one: OneChannel, raw: bytes) -> None:
-    await one.channel.door.on_frame(0, Frame("main", int(FrameKind.TRANSACTIONS), encode((raw,))))
+    await one.channel.door.on_frame("node-0", Frame("main", int(FrameKind.TRANSACTIONS), encode((raw,))))
     async with asyncio.timeout(10):
         while one.channel._intake._underway:  # noqa: ASYNC110 - nobody tells when a peer's share is in
             await asyncio.sleep(0.01)
@@ -109,7 +109,7 @@ async def test_ok_means_on_disk_even_if_the_client_asks_while_a_peers_copy_is_be
 
         monkeypatch.setattr(one.store, "add_pending", slow)
         frame = Frame("main", int(FrameKind.TRANSACTIONS), encode((shared,)))
-        first = asyncio.gather(one.channel.submit([own], "http"), one.channel.door.on_frame(0, frame))
+        first = asyncio.gather(one.channel.submit([own], "http"), one.channel.door.on_frame("node-0", frame))
         await begun.wait()
         (answer,) = await one.channel.submit([shared], "http")
         stored = {transaction_id for transaction_id, _ in one.store.pending()}

@@ -21,7 +21,7 @@ from consensus.quorum import quorums
 from consensus.recovery import Recovered
 from consensus.replica import Replica
 from tests.consensus.test_view_change import new_view, view_change
-from tests.consensus.virtual_cluster import DOMAIN, Host, VirtualCluster, signer
+from tests.consensus.virtual_cluster import DOMAIN, Host, VirtualCluster, signer, validator_set
 
 SIZES = (4, 5, 6, 7)
 
@@ -169,10 +169,10 @@ def test_a_restarted_primary_leaves_no_hole_for_a_proposal_of_an_earlier_view() 
     message = new_view(1, [view_change(index, 1) for index in (1, 2, 3)], [])
     old = proposal(1, b"lost")
     records = (
-        LogRecord(0, 1, int(Kind.NEW_VIEW), encode(message)),
-        LogRecord(1, 0, int(Kind.PRE_PREPARE), encode(old), old.vote.digest),
+        LogRecord(0, 0, 1, int(Kind.NEW_VIEW), encode(message)),
+        LogRecord(1, 0, 0, int(Kind.PRE_PREPARE), encode(old), old.vote.digest),
     )
-    replica = Replica(VirtualCluster(4).hosts[1].config(), Recovered(records=records))
+    replica = Replica(VirtualCluster(4).hosts[1].config(), Recovered((validator_set(4),), records=records))
     replica.start(0)
     effects = replica.step(Propose(b"new"), 1)
     sent = [effect.message for effect in effects if isinstance(effect, Broadcast)]

@@ -28,7 +28,6 @@ from consensus.messages import (
     make_certificate,
     sign_vote,
     signing_bytes,
-    vote_is_valid,
 )
 from consensus.quorum import quorums
 from consensus.transaction import decode_transaction, sign_transaction
@@ -43,8 +42,17 @@ def signer(index: int) -> Ed25519Signer:
 
 
 def validators(count: int, epoch: int = 0) -> ValidatorSet:
-    keys = tuple(signer(index).public_key for index in range(count))
-    return ValidatorSet(Domain("demo", "main", epoch), keys, quorums(count).quorum)
+    return set_of(Domain("demo", "main", epoch), [signer(index).public_key for index in range(count)])
+
+
+def set_of(domain: Domain, keys: list[bytes]) -> ValidatorSet:
+    names = tuple(f"dc{index}" for index in range(len(keys)))
+    return ValidatorSet(domain, 1, names, tuple(keys), tuple(b"log of %d" % index for index in range(len(keys))))
+
+
+def checks(vote: Vote, domain: Domain, public_key: bytes) -> bool:
+    """Whether the vote counts for whoever knows that everybody in ``domain`` signs with this key."""
+    return set_of(domain, [public_key] * 4).checks(vote)
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ class Place:
         return Domain(self.chain_id, self.channel, self.epoch)
 
     def with_signature(self, signature: bytes) -> Vote:
-        return Vote(self.kind, self.view, self.sequence, self.digest, self.sender, signature)
+        return Vote(self.kind, self.epoch, self.view, self.sequence, self.digest, self.sender, signature)
 
 
 places = st.builds(
@@ -85,9 +93,9 @@ places = st.builds(
 def test_a_signature_made_in_one_place_is_worth_nothing_in_another(here: Place, there: Place) -> None:
     one = signer(0)
     vote = sign_vote(one, here.domain, Kind(here.kind), here.view, here.sequence, here.digest, here.sender)
-    assert vote_is_valid(vote, here.domain, one.public_key)
-    assert vote_is_valid(there.with_signature(vote.signature), there.domain, one.public_key) == (here == there)
-    assert not vote_is_valid(vote, here.domain, signer(1).public_key)
+    assert checks(vote, here.domain, one.public_key)
+    assert checks(there.with_signature(vote.signature), there.domain, one.public_key) == (here == there)
+    assert not checks(vote, here.domain, signer(1).public_key)
 
 
 @given(places)
@@ -101,12 +109,12 @@ def test_what_is_signed_is_a_tag_and_a_plain_array(place: Place) -> None:
 @given(places, st.data())
 def test_a_changed_vote_does_not_check(place: Place, data: st.DataObject) -> None:
     vote = sign_vote(signer(0), place.domain, Kind(place.kind), place.view, place.sequence, place.digest, place.sender)
-    field = data.draw(st.sampled_from(["kind", "view", "sequence", "digest", "sender", "signature"]))
+    field = data.draw(st.sampled_from(["kind", "epoch", "view", "sequence", "digest", "sender", "signature"]))
     values = {name: getattr(vote, name) for name in vote.__struct_fields__}
     old = values[field]
     values[field] = old + data.draw(st.integers(1, 9)) if isinstance(old, int) else data.draw(st.binary(max_size=70))
     assume(values[field] != old)
-    assert not vote_is_valid(Vote(**values), place.domain, signer(0).public_key)
+    assert not checks(Vote(**values), place.domain, signer(0).public_key)
 
 
 def test_a_vote_is_no_transaction_and_a_transaction_no_vote() -> None:
@@ -145,7 +153,7 @@ def test_a_flipped_bit_is_refused_or_another_value(message: Wire, data: st.DataO
 
 
 def test_a_body_has_its_own_domain() -> None:
-    body = StatusBody(1, False, 2, 3)
+    body = StatusBody(1, False, 2, 3, 1, None)
     assert body_digest(body) == body_digest(encode(body))
     assert body_digest(encode(FetchBatch(b""))) != body_digest(body)
 
@@ -180,7 +188,7 @@ def test_one_validator_counts_once(count: int) -> None:
 def test_votes_out_of_order_are_refused_and_made_in_order() -> None:
     votes = [checkpoint(index) for index in (3, 0, 2)]
     assert not validators(4).certifies(certificate(votes))
-    made = make_certificate(0, tuple(votes))
+    made = make_certificate(tuple(votes))
     assert [vote.validator for vote in made.votes] == [0, 2, 3]
     assert validators(4).certifies(made)
 
@@ -200,7 +208,7 @@ def bad_certificates() -> dict[str, Certificate]:
         "all of another epoch": certificate([checkpoint(index, epoch=1) for index in range(3)], epoch=1),
         "a commit for a checkpoint": certificate([*good, commit]),
         "a checkpoint of a view": certificate([*good, in_view]),
-        "an empty signature": certificate([*good, Vote(Kind.CHECKPOINT, 0, 9, HEADER_HASH, 2, b"")]),
+        "an empty signature": certificate([*good, Vote(Kind.CHECKPOINT, 0, 0, 9, HEADER_HASH, 2, b"")]),
         "no votes": certificate([]),
     }
 

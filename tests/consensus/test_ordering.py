@@ -54,7 +54,7 @@ def test_every_block_gets_its_own_certificate_of_a_quorum(n: int) -> None:
 def test_without_a_quorum_nothing_is_ordered_and_with_it_again_all_is(n: int) -> None:
     cluster = VirtualCluster(n, seed=3)
     cluster.start()
-    down = n - validator_set(n).quorum + 1
+    down = n - validator_set(n).quorums.quorum + 1
     for host in cluster.hosts[-down:]:
         host.crash()
     wanted = batches(3)

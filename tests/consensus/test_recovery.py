@@ -14,13 +14,13 @@ from consensus.errors import Suspicion
 from consensus.messages import BlocksMessage, Kind, Message, PrePrepareMessage, VoteMessage, sign_vote
 from consensus.recovery import Recovered
 from consensus.replica import Replica
-from tests.consensus.virtual_cluster import DOMAIN, VirtualCluster, signer
+from tests.consensus.virtual_cluster import DOMAIN, VirtualCluster, name, signer, validator_set
 
 SIZES = (4, 5, 6, 7)
 
 
 def test_a_vote_is_persisted_before_it_is_sent() -> None:
-    replica = Replica(VirtualCluster(4).hosts[0].config())
+    replica = Replica(VirtualCluster(4).hosts[0].config(), Recovered((validator_set(4),)))
     replica.start(0)
     effects = replica.step(Propose(b"batch"), 5)
     kinds = [type(effect) for effect in effects]
@@ -29,17 +29,17 @@ def test_a_vote_is_persisted_before_it_is_sent() -> None:
 
 def test_after_a_restart_the_same_prepare_is_sent_and_no_other() -> None:
     config = VirtualCluster(4).hosts[2].config()
-    replica = Replica(config)
+    replica = Replica(config, Recovered((validator_set(4),)))
     replica.start(0)
     first = PrePrepareMessage(sign_vote(signer(0), DOMAIN, Kind.PRE_PREPARE, 0, 1, batch_digest(b"one"), 0), b"one")
     second = PrePrepareMessage(sign_vote(signer(0), DOMAIN, Kind.PRE_PREPARE, 0, 1, batch_digest(b"two"), 0), b"two")
-    replica.step(Received(0, first), 1)
+    replica.step(Received(name(0), first), 1)
     effects = replica.step(BatchChecked(0, 1, batch_digest(b"one"), True), 2)
     records = tuple(record for effect in effects if isinstance(effect, Persist) for record in effect.records)
     sent = [effect.message for effect in effects if isinstance(effect, Broadcast)]
-    again = Replica(config, Recovered(records=records))
+    again = Replica(config, Recovered((validator_set(4),), records=records))
     again.start(10)
-    again.step(Received(0, second), 11)
+    again.step(Received(name(0), second), 11)
     effects = again.step(BatchChecked(0, 1, batch_digest(b"two"), True), 12)
     votes = [e.message for e in effects if isinstance(e, Broadcast) and isinstance(e.message, VoteMessage)]
     assert not votes

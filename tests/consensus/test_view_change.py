@@ -23,16 +23,17 @@ from consensus.messages import (
     make_certificate,
     sign_vote,
 )
+from consensus.recovery import Recovered
 from consensus.replica import Replica
 from consensus.view_change import reproposals
-from tests.consensus.virtual_cluster import DOMAIN, VirtualCluster, signer, validator_set
+from tests.consensus.virtual_cluster import DOMAIN, VirtualCluster, name, signer, validator_set
 
 SIZES = (4, 5, 6, 7)
 
 
 def proof(view: int, sequence: int, digest: bytes, n: int = 4, prepares: int | None = None) -> PreparedProof:
     primary = view % n
-    backups = [i for i in range(n) if i != primary][: prepares if prepares is not None else validator_set(n).quorum - 1]
+    backups = [i for i in range(n) if i != primary][: prepares if prepares is not None else validator_set(n).quorums.prepares]
     return PreparedProof(
         sign_vote(signer(primary), DOMAIN, Kind.PRE_PREPARE, view, sequence, digest, primary),
         tuple(sign_vote(signer(i), DOMAIN, Kind.PREPARE, view, sequence, digest, i) for i in backups),
@@ -40,8 +41,8 @@ def proof(view: int, sequence: int, digest: bytes, n: int = 4, prepares: int | N
 
 
 def certificate(height: int, n: int = 4) -> Certificate:
-    votes = tuple(sign_vote(signer(i), DOMAIN, Kind.CHECKPOINT, 0, height, b"h" * 32, i) for i in range(validator_set(n).quorum))
-    return make_certificate(0, votes)
+    votes = tuple(sign_vote(signer(i), DOMAIN, Kind.CHECKPOINT, 0, height, b"h" * 32, i) for i in range(validator_set(n).quorums.quorum))
+    return make_certificate(votes)
 
 
 def view_change(sender: int, new_view: int, stable: Certificate | None = None, *proofs: PreparedProof) -> ViewChangeMessage:
@@ -57,13 +58,13 @@ def new_view(view: int, changes: list[ViewChangeMessage], proposals: list[tuple[
 
 
 def backup(index: int = 2) -> Replica:
-    replica = Replica(VirtualCluster(4).hosts[index].config())
+    replica = Replica(VirtualCluster(4).hosts[index].config(), Recovered((validator_set(4),)))
     replica.start(0)
     return replica
 
 
 def faults_after(replica: Replica, *messages: Message) -> list[Suspicion]:
-    effects = [effect for message in messages for effect in replica.step(Received(0, message), 10)]
+    effects = [effect for message in messages for effect in replica.step(Received(name(0), message), 10)]
     return [effect.fault.code for effect in effects if isinstance(effect, Fault)]
 
 
@@ -149,7 +150,7 @@ def test_after_a_view_change_no_vote_of_the_old_view_is_cast() -> None:
     assert replica.status(0).changing
     digest = batch_digest(b"late")
     late = PrePrepareMessage(sign_vote(signer(0), DOMAIN, Kind.PRE_PREPARE, 0, 1, digest, 0), b"late")
-    assert not [effect for effect in replica.step(Received(0, late), 20) if isinstance(effect, Broadcast)]
+    assert not [effect for effect in replica.step(Received(name(0), late), 20) if isinstance(effect, Broadcast)]
 
 
 def test_o_takes_the_highest_view_fills_gaps_and_starts_at_the_highest_certificate() -> None:
@@ -200,7 +201,7 @@ def test_a_new_view_that_does_not_follow_from_its_view_changes_is_refused(messag
 
 
 def forged(message: ViewChangeMessage, **changes: object) -> ViewChangeMessage:
-    fields = {name: getattr(message.vote, name) for name in Vote.__struct_fields__} | changes
+    fields = {field: getattr(message.vote, field) for field in Vote.__struct_fields__} | changes
     return ViewChangeMessage(Vote(**fields), message.body)
 
 

@@ -11,7 +11,7 @@ from consensus.errors import InvariantViolation
 from consensus.messages import Domain, Kind, sign_vote
 from consensus.state_tree import StateTree
 from contracts.application import LedgerApplication
-from contracts.calls import ReportDoubleSigning, Transfer
+from contracts.calls import RenewSeat, ReportDoubleSigning, Transfer
 from contracts.events import Member
 from contracts.genesis import ConsensusRules
 from contracts.records import MARKET_KEY, Epoch, epoch_key
@@ -33,6 +33,7 @@ def governed_world() -> World:
     assert world.call("node1", ReportDoubleSigning(*votes)).code == "OK"
     world.decide("remove", "node4")
     assert world.vote("node1", "add", "y").code == "OK"
+    assert world.call("node3", RenewSeat(world.application.epochs()[-1].epoch, b"another log")).code == "OK"
     return world
 
 
@@ -52,7 +53,7 @@ def test_a_restart_at_any_height_knows_who_may_send() -> None:
         again = LedgerApplication(world.genesis, world.store, StateTree.of(world.store.entries.items()))
         assert the_same(again, world.application)
         world.block()
-    assert world.view.validators.epoch().epoch == 4
+    assert world.view.validators.epoch().number == 5
 
 
 def test_a_snapshot_in_place_of_the_state_is_all_that_counts() -> None:
@@ -105,6 +106,7 @@ def with_member(epoch: Epoch, **changes: object) -> Epoch:
         (1, lambda epoch: with_member(epoch, account="nobody"), "for account nobody"),
         (2, lambda epoch: replaced(epoch, number=2), "holds no epoch 1"),
         (1, lambda epoch: replaced(epoch, number=0), "epoch 0 is announced"),
+        (1, lambda epoch: replaced(epoch, decided=2), "members of epoch 2"),
         (0, lambda epoch: epoch, "known and does not change"),
     ],
 )
@@ -116,7 +118,7 @@ def test_a_block_that_breaks_the_sets_stops_the_replica(number: int, spoil: Call
     def break_it() -> None:
         original()
         genesis = tuple(Member(one.name, one.public_key, one.account) for one in world.genesis.validators)
-        state.epochs.put(epoch_key(number), spoil(Epoch(number, WINDOW + 2, genesis)))
+        state.epochs.put(epoch_key(number), spoil(Epoch(number, WINDOW + 2, genesis, number)))
         progress = state.market.get(MARKET_KEY)
         state.market.put(MARKET_KEY, msgspec.structs.replace(progress, epochs=number + 1))
 

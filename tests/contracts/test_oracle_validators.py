@@ -1,4 +1,4 @@
-"""Random votes, rotations and departures against a naive account of the rules: plain lists, exact fractions, everything recounted."""
+"""Random votes, rotations, renewals and departures against a naive account of the rules: lists, exact fractions, everything recounted."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from consensus.state_tree import StateTree
 from contracts import governance
 from contracts.application import LedgerApplication
-from contracts.calls import VoteOnValidators
+from contracts.calls import RenewSeat, VoteOnValidators
 from contracts.events import ValidatorsChanged
 from contracts.genesis import ConsensusRules, Genesis
 from tests.contracts.world import MemoryStore, World, make_genesis, signer
 
 WINDOW = 4
 MAX_OPEN = 3
+MAX_RENEWALS = 2
 NODES = [*(f"node{number}" for number in range(6)), "x", "y"]
 Seat = tuple[str, str, str, str, int]
 """Name, whose key, account, host and port."""
@@ -28,7 +29,10 @@ class NaiveChain:
 
     Attributes:
         sets: (first height, seats) by epoch.
+        logs: by epoch, the logs of those who have another than the first one.
+        stands: from which epoch on the members are those of the latest one.
         votes: (voter, call without ``approve``) that stand on the latest set.
+        renewed: who renewed a seat, as often as he did.
     """
 
     def __init__(self, genesis: Genesis) -> None:
@@ -37,6 +41,8 @@ class NaiveChain:
         self.accounts = [part.account for part in genesis.participants]
         self.sets: list[tuple[int, list[Seat]]] = [(1, [(one.name, one.name, one.account, "", 0) for one in genesis.validators])]
         self.votes: list[tuple[str, tuple[object, ...]]] = []
+        self.logs: list[dict[str, bytes]] = [{}]
+        self.stands, self.renewed = 0, list[str]()
 
     def seats_at(self, height: int) -> list[Seat]:
         return [seats for first, seats in self.sets if first <= height][-1]
@@ -66,7 +72,7 @@ class NaiveChain:
     def play(self, height: int, voter: str, epoch: int, what: tuple, approve: bool) -> str:
         """Return what must become of a vote: good, announced or refused."""
         latest = self.sets[-1][1]
-        if epoch != len(self.sets) - 1 or voter not in [seat[0] for seat in latest]:
+        if not self.stands <= epoch < len(self.sets) or voter not in [seat[0] for seat in latest]:
             return "refused"
         if not approve:
             if (voter, what) not in self.votes:
@@ -79,9 +85,25 @@ class NaiveChain:
         self.votes.append((voter, what))
         if Fraction(sum(one == what for _, one in self.votes), len(latest)) < self.share:
             return "good"
-        self.sets.append((max(height + WINDOW, self.sets[-1][0]) + 1, result))
-        self.votes = []
+        logs = {name: log for name, log in self.logs[-1].items() if name in [seat[0] for seat in result]}
+        self.announce(height, result, logs)
+        self.votes, self.stands = [], len(self.sets) - 1
         return "announced"
+
+    def renew(self, height: int, voter: str, epoch: int, log: bytes) -> str:
+        """Return what must become of a renewal."""
+        seats, logs = self.sets[-1][1], self.logs[-1]
+        if epoch != len(self.sets) - 1 or voter not in [seat[0] for seat in seats] or logs.get(voter) == log:
+            return "refused"
+        if self.renewed.count(voter) >= MAX_RENEWALS:
+            return "refused"
+        self.renewed.append(voter)
+        self.announce(height, seats, {**logs, voter: log})
+        return "announced"
+
+    def announce(self, height: int, seats: list[Seat], logs: dict[str, bytes]) -> None:
+        self.sets.append((max(height + WINDOW, self.sets[-1][0]) + 1, seats))
+        self.logs.append(logs)
 
 
 WHAT = st.one_of(
@@ -104,11 +126,17 @@ ACTIONS = st.lists(
             st.just("one"), st.sampled_from(NODES), st.sampled_from([0, 0, 0, -1, 1]), WHAT, st.booleans(), st.sampled_from(["", "k"])
         ),
         st.tuples(st.just("all"), WHAT),
+        st.tuples(st.just("renew"), st.sampled_from(NODES), st.sampled_from([0, 0, 0, -1, 1]), st.sampled_from([b"one", b"two"])),
         st.tuples(st.just("wait"), st.integers(1, 7)),
     ),
     min_size=3,
     max_size=14,
 )
+
+
+def vote_of(epoch: int, what: tuple, approve: bool) -> VoteOnValidators:
+    action, name, key, *rest = what
+    return VoteOnValidators(epoch, action, name, signer(key).public_key if key else b"", *rest, approve)
 
 
 class Play:
@@ -117,21 +145,20 @@ class Play:
     def __init__(self, genesis: Genesis) -> None:
         self.world, self.naive = World(genesis), NaiveChain(genesis)
 
-    def block(self, votes: list[tuple[str, str, int, tuple, bool]]) -> None:
-        """Execute votes (voter, key, epoch, what, approve) as one block, and compare."""
+    def block(self, votes: list[tuple[str, str, int, tuple | bytes, bool]]) -> None:
+        """Execute votes (voter, key, epoch, what, approve), or renewals (what is the log), as one block, and compare."""
         world, naive, height = self.world, self.naive, self.world.height + 1
         transactions, expected = [], []
         keys = {seat[0]: seat[1] for seat in naive.seats_at(height)}
         for voter, label, epoch, what, approve in votes:
-            action, name, key, account, host, port = what
-            public_key = signer(key).public_key if key else b""
-            call = VoteOnValidators(epoch, action, name, public_key, account, host, port, approve)
+            call = RenewSeat(epoch, what) if isinstance(what, bytes) else vote_of(epoch, what, approve)
             used = label or keys.get(voter, voter)
             nonce = world.nonces.get(voter, 0) + 1
             transactions.append(world.transaction(voter, call, by=used, nonce=nonce))
             if naive.signs_in(height, voter, used):
                 world.nonces[voter] = nonce
-                expected.append(naive.play(height, voter, epoch, what, approve))
+                is_vote = isinstance(what, tuple)
+                expected.append(naive.play(height, voter, epoch, what, approve) if is_vote else naive.renew(height, voter, epoch, what))
         before = StateTree.of(world.store.entries.items())
         other = MemoryStore()
         other.entries = dict(world.store.entries)
@@ -152,6 +179,8 @@ class Play:
         assert [(one.first_height, one.names) for one in world.application.epochs()] == [
             (first, tuple(seat[0] for seat in seats)) for first, seats in naive.sets
         ]
+        logs = [tuple(logs.get(seat[0], b"") for seat in seats) for (_, seats), logs in zip(naive.sets, naive.logs, strict=True)]
+        assert [one.logs for one in world.application.epochs()] == logs
         voters = sorted((change.action, change.member.name, name) for change in view.open_changes() for name in change.approvals)
         assert voters == sorted((what[0], what[1], voter) for voter, what in naive.votes)
         for name in NODES:
@@ -164,8 +193,9 @@ class Play:
 @settings(max_examples=150, deadline=None)
 @given(st.integers(4, 6), st.sampled_from([500_000, 666_667, 1_000_000]), ACTIONS)
 def test_random_votes_give_the_sets_that_the_rules_say(validators: int, approval_ppm: int, actions: list[tuple]) -> None:
-    play = Play(make_genesis(validators=validators, consensus=ConsensusRules(window=WINDOW, approval_ppm=approval_ppm)))
-    with mock.patch.object(governance, "MAX_OPEN_VOTES", MAX_OPEN):
+    rules = ConsensusRules(window=WINDOW, approval_ppm=approval_ppm, max_seat_renewals_per_day=MAX_RENEWALS)
+    play = Play(make_genesis(validators=validators, consensus=rules))
+    with mock.patch.multiple(governance, MAX_OPEN_VOTES=MAX_OPEN):
         for action in actions:
             latest = len(play.naive.sets) - 1
             match action:
@@ -173,6 +203,8 @@ def test_random_votes_give_the_sets_that_the_rules_say(validators: int, approval
                     play.block([(voter, label, max(0, latest + ahead), what, approve)])
                 case ("all", what):
                     play.block([(voter, "", latest, what, True) for voter in NODES])
+                case ("renew", voter, ahead, log):
+                    play.block([(voter, "", max(0, latest + ahead), log, True)])
                 case ("wait", blocks):
                     for _ in range(blocks):
                         play.block([])

@@ -21,7 +21,7 @@ def test_epochs_tell_members_addresses_thresholds_and_what_is_in_force(world: Wo
     view = world.view.validators
     world.decide("add", "x", host="10.0.0.9", port=7_100)
     world.decide("remove", "node0")
-    states = [(epoch.epoch, epoch.state, epoch.votes_needed, len(epoch.members)) for epoch in view.epochs()]
+    states = [(epoch.number, epoch.state, epoch.votes_needed, len(epoch.members)) for epoch in view.epochs()]
     assert states == [(0, "present", 4, 5), (1, "announced", 5, 6), (2, "announced", 4, 5)]
     assert view.epoch(1).members[5] == Member("x", key("x"), "DC0", "10.0.0.9", 7_100)
     assert view.epoch(0).members[0] == Member("node0", key("node0"), "DC0") and view.epoch(0).first_height == 1
@@ -79,7 +79,7 @@ def test_answers_become_json(world: World) -> None:
     view = world.view.validators
     answers = [view.epochs(), view.all(), view.open_changes(), view.offences("node1"), world.view.credit("DC1")]
     shown = [msgspec.json.decode(msgspec.json.encode(answer)) for answer in answers]
-    assert shown[0][0]["members"][1] == {"name": "node1", "public_key": key("node1"), "account": "DC1", "host": "", "port": 0}
+    assert shown[0][0]["members"][1] == {"name": "node1", "public_key": key("node1"), "account": "DC1", "host": "", "port": 0, "log": ""}
     assert shown[2][0]["approvals"] == ["node3"] and shown[3][0]["kind"] == "commit" and shown[4]["double_signings"] == 1
 
 

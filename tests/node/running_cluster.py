@@ -51,7 +51,7 @@ class RunningCluster:
                 channel="main",
                 currency="USD",
                 time_ms=now_ms,
-                nodes=tuple(NodePlan(f"node-{i}", f"node-{i}", "127.0.0.1", ports[i], "127.0.0.1", ports[nodes + i]) for i in range(nodes)),
+                nodes=tuple(NodePlan(f"node-{i}", f"fees-{i}", "127.0.0.1", ports[i], "127.0.0.1", ports[nodes + i]) for i in range(nodes)),
                 participants=tuple(
                     Participant(account, role, member(i + 1).public_key.hex(), 1_000_000_000)  # type: ignore[arg-type]
                     for i, (account, role) in enumerate(zip(accounts, roles, strict=True))

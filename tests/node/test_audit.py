@@ -111,12 +111,16 @@ def test_no_store_is_wrong_input(tmp_path: Path, genesis: Genesis) -> None:
     assert report.height == -1
 
 
-PREFIXES = [b"m/format", b"m/head", b"h/", b"b/", b"r/", b"c/", b"i/", b"s/", b"p/"]
+PREFIXES = [b"m/format", b"m/head", b"m/base", b"m/state", b"h/", b"b/", b"r/", b"c/", b"i/", b"s\x00/", b"p/"]
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("part", ["value", "key"])
 def test_flip_in_every_kind_of_record(copy: Path, genesis: Genesis, prefix: bytes, part: str) -> None:
+    check_flips(copy, genesis, prefix, part)
+
+
+def check_flips(copy: Path, genesis: Genesis, prefix: bytes, part: str) -> None:
     """One bit at a time, at places drawn from a fixed seed, rewritten through LevelDB so that its checksums are right."""
     source = random.Random(prefix + part.encode())
     database = open_database(copy / "blocks")
@@ -281,7 +285,14 @@ def test_certificates_too_few_votes_gaps_and_the_lag(copy: Path, genesis: Genesi
 
 
 def test_entries_that_belong_to_nothing(copy: Path, genesis: Genesis) -> None:
-    extra = [(b"x", b""), (b"h/short", b""), (b"i/" + bytes(32), bytes(12)), (b"i/" + b"\x01" * 32, b"odd"), (b"s/extra", b"1")]
+    extra = [
+        (b"x", b""),
+        (b"h/short", b""),
+        (b"i/" + bytes(32), bytes(12)),
+        (b"i/" + b"\x01" * 32, b"odd"),
+        (b"s\x00/extra", b"1"),
+        (b"s/extra", b"1"),
+    ]
     for key, value in extra:
         edit(copy / "blocks", lambda database, key=key, value=value: database.write([(key, value)], sync=True))
         assert len(audit(copy, genesis).faults) == 1, key

@@ -112,7 +112,7 @@ async def test_an_accepted_transaction_is_on_disk_when_the_answer_comes(tmp_path
 async def test_a_transaction_that_a_peer_shared_becomes_durable_when_a_client_sends_it_too(tmp_path: Path) -> None:
     async with OneChannel(tmp_path / "home") as one:
         raw = signed()
-        await one.channel.door.on_frame(0, Frame("main", int(FrameKind.TRANSACTIONS), encode((raw,))))
+        await one.channel.door.on_frame("node-0", Frame("main", int(FrameKind.TRANSACTIONS), encode((raw,))))
         async with asyncio.timeout(10):
             while one.channel.find(decode_transaction(raw).id) is None:  # noqa: ASYNC110 - nobody tells when a peer's share is in
                 await asyncio.sleep(0.01)
@@ -141,7 +141,7 @@ def test_garbage_frames_of_a_peer_are_counted_and_change_nothing(quiet_channel: 
     one = quiet_channel
     faults = one.count("peer_faults")
     before = one.channel.status()
-    asyncio.run(one.channel.door.on_frame(2, Frame(channel, kind, body)))
+    asyncio.run(one.channel.door.on_frame("node-2", Frame(channel, kind, body)))
     after = one.channel.status()
     assert all(after[key] == before[key] for key in ("view", "height", "in_flight"))
     if channel != "main" or kind not in (1, 2, 3):

@@ -153,30 +153,28 @@ def test_any_text_survives_toml(name: str, url: str) -> None:
 
 async def test_provisioned_nodes_link_up(tmp_path: Path) -> None:
     provision(tmp_path, plan())
-    got: list[tuple[int, Frame]] = []
+    got: list[tuple[str, Frame]] = []
 
-    async def keep(peer: int, frame: Frame) -> None:
+    async def keep(peer: str, frame: Frame) -> None:
         got.append((peer, frame))
 
-    links = []
+    links = {}
     for number in range(1, 5):
         config = read_config(tmp_path / f"nodes/dc{number}")
-        peers = {int(name[2:]) - 1: PeerAddress(name, peer.host, 1) for name, peer in config.peers.items()}
         tls = load_tls(config.tls.certificate, config.tls.key, config.tls.authority)
-        links.append(PeerLinks(index=number - 1, listen=("127.0.0.1", 0), peers=peers, tls=tls, on_frame=keep))
+        links[config.name] = PeerLinks(name=config.name, listen=("127.0.0.1", 0), peers={}, tls=tls, on_frame=keep)
     try:
-        for one in links:
+        for one in links.values():
             await one.start()
-        for one in links:
-            for status in one.status():
-                one.retarget(status.index, "127.0.0.1", links[status.index].port)
+        for one in links.values():
+            one.set_peers({name: PeerAddress("127.0.0.1", other.port) for name, other in links.items()})
         async with asyncio.timeout(20):
-            while not all(status.connected for one in links for status in one.status()):  # noqa: ASYNC110  polls state that no event announces
+            while not all(status.connected for one in links.values() for status in one.status()):  # noqa: ASYNC110  polls state that no event announces
                 await asyncio.sleep(0.01)
-            links[0].broadcast(Frame("main", 1, b"hello"))
+            links["dc1"].broadcast(Frame("main", 1, b"hello"))
             while len(got) < 3:  # noqa: ASYNC110  as above
                 await asyncio.sleep(0.01)
-        assert got == [(0, Frame("main", 1, b"hello"))] * 3
+        assert got == [("dc1", Frame("main", 1, b"hello"))] * 3
     finally:
-        for one in links:
+        for one in links.values():
             await one.stop()

@@ -98,7 +98,7 @@ async def test_a_state_that_does_not_hash_to_its_root_is_kept_and_never_voted_on
         await cluster.until(heights_agree)
     config = read_config(home / "nodes" / "node-0")
     database = open_database(config.blocks_folder("main"))
-    key, value = next(iter(database.scan(b"s/")))
+    key, value = next(iter(database.scan(b"s\x00/")))
     database.write([(key, value + b"\x00")], sync=True)
     database.close()
     with pytest.raises(InvariantViolation, match="state root"):

@@ -32,8 +32,9 @@ from consensus.errors import InvariantViolation
 from consensus.state_tree import StateTree
 from consensus.transaction import decode_transaction, sign_transaction
 from contracts.calls import Transfer
-from node.block_store import FORMAT_KEY, ChannelStore
+from node.block_store import ChannelStore
 from node.key_value import StoreBusyError, StoreDamagedError, StoreError, open_database
+from node.store_layout import FORMAT_KEY
 from node.vote_log import VoteLog
 
 SIGNER = Ed25519Signer(bytes(range(32)))
@@ -332,6 +333,11 @@ def test_folders_that_are_no_store_are_refused(tmp_path: Path) -> None:
         ChannelStore.open(tmp_path / "newer")
     with pytest.raises(StoreError, match="GridPact store 99"):
         VoteLog.open(tmp_path / "newer")
+    database = open_database(tmp_path / "older")
+    database.write([(FORMAT_KEY, b"GridPact store 1"), (b"s/key", b"value")], sync=True)
+    database.close()
+    with pytest.raises(StoreError, match="older: is a GridPact store 1, this program writes GridPact store 2; move it away"):
+        ChannelStore.open(tmp_path / "older")
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(StoreError):
         ChannelStore.open(tmp_path / "file")

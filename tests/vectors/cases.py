@@ -6,23 +6,28 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
 
-from consensus.block import NULL_BATCH, Batch, Block, CertifiedBlock, batch_digest, genesis_header, make_header
+from consensus.block import NULL_BATCH, Batch, Block, Certificate, CertifiedBlock, Header, batch_digest, genesis_header, make_header
 from consensus.codec import encode
 from consensus.crypto import Ed25519Signer
 from consensus.merkle import merkle_root, prove_inclusion
 from consensus.messages import (
     BatchMessage,
     BlocksMessage,
+    ChunkMessage,
     Domain,
     FetchBatch,
     FetchBlocks,
+    FetchChunk,
+    FetchSnapshot,
     Kind,
     NewViewBody,
     NewViewMessage,
     PreparedProof,
     PrePrepareMessage,
+    SnapshotMessage,
     StatusBody,
     StatusMessage,
+    ValidatorSet,
     ViewChangeBody,
     ViewChangeMessage,
     Vote,
@@ -32,8 +37,10 @@ from consensus.messages import (
     sign_vote,
 )
 from consensus.proofs import EntryProof, TransactionProof
+from consensus.snapshot import make_snapshot
 from consensus.state_tree import StateTree
 from consensus.transaction import decode_transaction, sign_transaction
+from consensus.validators import EpochChange
 from contracts.calls import CancelOrder, PlaceOrder, ResetMeter, SubmitReading, Transfer
 from contracts.events import (
     Billed,
@@ -80,6 +87,18 @@ def signer(index: int) -> Ed25519Signer:
     return Ed25519Signer(bytes([index + 1]) * 32)
 
 
+VALIDATORS = ValidatorSet(
+    DOMAIN,
+    1,
+    tuple(f"dc{index}" for index in range(4)),
+    tuple(signer(index).public_key for index in range(4)),
+    tuple(sha256(b"log of %d" % index).digest() for index in range(4)),
+)
+FOLLOWING = ValidatorSet(
+    Domain("golden", "main", 1), 2, VALIDATORS.names, (*VALIDATORS.public_keys[:3], signer(4).public_key), VALIDATORS.logs
+)
+
+
 def vote(kind: Kind, view: int, sequence: int, digest: bytes, sender: int) -> Vote:
     """Return a signed vote of the golden chain."""
     return sign_vote(signer(sender), DOMAIN, kind, view, sequence, digest, sender)
@@ -123,24 +142,39 @@ def receipts() -> list[Case]:
     return [{"name": name, "bytes": encode(value).hex()} for name, value in (("all events", ok), ("refused", refused), ("due", due))]
 
 
+def start_header() -> Header:
+    """Header 0."""
+    return genesis_header("golden", "main", 1_470_528_000_000, sha256(b"genesis").digest(), sha256(b"state 0").digest(), VALIDATORS.digest)
+
+
+def golden_state() -> list[tuple[bytes, bytes]]:
+    """What stands in the state after the golden block."""
+    return [(b"balance/%d" % number, b"%d" % (number * number)) for number in range(10)]
+
+
 def golden_block() -> tuple[Block, StateTree]:
-    """One block over all golden transactions."""
+    """One block over all golden transactions, the last one of epoch 0."""
     raws = raw_transactions()
     ids = [decode_transaction(raw).id for raw in raws]
     results = [encode(Receipt(transaction_id, "OK", "", ())) for transaction_id in ids] + [encode(Receipt(b"", "OK", "", EVENTS[6:]))]
-    tree = StateTree.of([(b"balance/%d" % number, b"%d" % (number * number)) for number in range(10)])
+    tree = StateTree.of(golden_state())
     batch = encode(Batch(0, 0, 1_470_528_901_000, tuple(ids)))
-    start = genesis_header("golden", "main", 1_470_528_000_000, sha256(b"genesis").digest(), sha256(b"state 0").digest())
-    header = make_header(start, batch, ids, results, tree.root, 1_470_528_901_000)
+    header = make_header(start_header(), batch, ids, results, tree.root, 0, FOLLOWING.digest)
     return Block(header, batch, tuple(raws), tuple(results)), tree
+
+
+def golden_certificate(*senders: int) -> Certificate:
+    """The certificate of the golden block."""
+    header_hash = golden_block()[0].header.hash
+    return make_certificate(tuple(vote(Kind.CHECKPOINT, 0, 1, header_hash, sender) for sender in senders))
 
 
 def blocks() -> list[Case]:
     """Batches, headers, a block and its certificate."""
     block, _ = golden_block()
-    start = genesis_header("golden", "main", 1_470_528_000_000, sha256(b"genesis").digest(), sha256(b"state 0").digest())
-    null = make_header(block.header, NULL_BATCH, [], [], block.header.state_root, block.header.time_ms)
-    votes = tuple(vote(Kind.CHECKPOINT, 0, 1, block.header.hash, sender) for sender in (2, 0, 1))
+    start, certificate = start_header(), golden_certificate(2, 0, 1)
+    null = make_header(block.header, NULL_BATCH, [], [], block.header.state_root, 1, FOLLOWING.digest)
+    change = EpochChange(encode(block.header), certificate, FOLLOWING)
     return [
         {"name": "genesis header", "bytes": encode(start).hex(), "hash": start.hash.hex()},
         {"name": "header", "bytes": encode(block.header).hex(), "hash": block.header.hash.hex()},
@@ -148,7 +182,10 @@ def blocks() -> list[Case]:
         {"name": "batch", "bytes": block.batch.hex(), "hash": batch_digest(block.batch).hex()},
         {"name": "null batch", "bytes": "", "hash": batch_digest(NULL_BATCH).hex()},
         {"name": "block", "bytes": encode(block).hex()},
-        {"name": "certificate", "bytes": encode(make_certificate(0, votes)).hex()},
+        {"name": "certificate", "bytes": encode(certificate).hex()},
+        {"name": "validators", "bytes": encode(VALIDATORS).hex(), "hash": VALIDATORS.digest.hex()},
+        {"name": "next validators", "bytes": encode(FOLLOWING).hex(), "hash": FOLLOWING.digest.hex()},
+        {"name": "epoch change", "bytes": encode(change).hex()},
     ]
 
 
@@ -156,13 +193,15 @@ def messages() -> list[Case]:
     """One message of every kind."""
     block, _ = golden_block()
     digest = batch_digest(block.batch)
-    certificate = make_certificate(0, tuple(vote(Kind.CHECKPOINT, 0, 1, block.header.hash, sender) for sender in (0, 1, 2)))
+    certificate = golden_certificate(0, 1, 2)
     proposal = vote(Kind.PRE_PREPARE, 0, 2, digest, 0)
     prepared = PreparedProof(proposal, (vote(Kind.PREPARE, 0, 2, digest, 1), vote(Kind.PREPARE, 0, 2, digest, 2)))
     body = encode(ViewChangeBody(1, certificate, (prepared,)))
     changes = tuple(ViewChangeMessage(vote(Kind.VIEW_CHANGE, 1, 0, body_digest(body), sender), body) for sender in (1, 2, 3))
     new_view = encode(NewViewBody(changes, (vote(Kind.PRE_PREPARE, 1, 2, digest, 1),)))
-    status = StatusBody(1, True, 2, 1)
+    status, first_status = StatusBody(1, True, 2, 1, 1, certificate), StatusBody(0, False, 0, 0, 1, None)
+    change = encode(EpochChange(encode(block.header), certificate, FOLLOWING))
+    manifest, chunks = make_snapshot(block.header, certificate, golden_state(), (change,), depth=1)
     values = {
         "pre-prepare": PrePrepareMessage(proposal, block.batch),
         "prepare": VoteMessage(vote(Kind.PREPARE, 0, 2, digest, 1)),
@@ -171,10 +210,15 @@ def messages() -> list[Case]:
         "view-change": changes[0],
         "new-view": NewViewMessage(vote(Kind.NEW_VIEW, 1, 0, body_digest(new_view), 1), new_view),
         "status": StatusMessage(vote(Kind.STATUS, 1, 0, body_digest(status), 2), status),
+        "status at genesis": StatusMessage(vote(Kind.STATUS, 0, 0, body_digest(first_status), 2), first_status),
         "fetch-batch": FetchBatch(digest),
         "batch": BatchMessage(block.batch),
         "fetch-blocks": FetchBlocks(1, 64),
         "blocks": BlocksMessage((CertifiedBlock(encode(block), certificate),)),
+        "fetch-snapshot": FetchSnapshot(1),
+        "snapshot": SnapshotMessage(encode(manifest)),
+        "fetch-chunk": FetchChunk(1, 0),
+        "chunk": ChunkMessage(1, 0, encode(chunks[0])),
     }
     return [{"name": name, "bytes": encode(value).hex()} for name, value in values.items()]
 
@@ -194,7 +238,7 @@ def proofs() -> list[Case]:
     """Proofs of a transaction, of an entry and of an absent entry under the golden block."""
     block, tree = golden_block()
     ids = [decode_transaction(raw).id for raw in block.transactions]
-    certificate = make_certificate(0, tuple(vote(Kind.CHECKPOINT, 0, 1, block.header.hash, sender) for sender in (0, 1, 2)))
+    certificate = golden_certificate(0, 1, 2)
     header = encode(block.header)
     transaction = TransactionProof(header, certificate, block.receipts[2], prove_inclusion(ids, 2), prove_inclusion(block.receipts, 2))
     present = EntryProof(header, certificate, b"balance/3", b"9", tree.prove(b"balance/3"))
