@@ -43,7 +43,7 @@ class Calm:
 
     def _look(self) -> None:
         simulation = self._simulation
-        if simulation.clients.missing() or any(self._lacks(node) for node in self._survivors()) or self._too_many_wait():
+        if simulation.clients.missing() or simulation.board.open() or any(self._lacks(node) for node in self._survivors()) or self._too_many_wait():
             simulation.at(simulation.now_ms + LOOK_EVERY_MS, self._look)
             return
         self._audit()
@@ -74,8 +74,10 @@ class Calm:
         if (state.executed, state.certified) != (top, top):
             return f"has executed {state.executed} and certified {state.certified} of {top}"
         committee = process.replica.committee
-        if committee.index is None and node.name in committee.validators.names and not node.was_wiped:
-            return "does not vote"
+        if committee.epoch != max(self._simulation.checker.sets):
+            return f"is in epoch {committee.epoch}"
+        if committee.index is None and node.name in committee.validators.names:
+            return "has no seat"
         return ""
 
     def _audit(self) -> None:
@@ -101,6 +103,7 @@ class Calm:
     def complaint(self) -> str:
         """Say what is not well."""
         found = [f"{sending} never committed" for sending in self._simulation.clients.missing()[:3]]
+        found += [f"never decided: {fault}" for fault in self._simulation.board.open()]
         found += [f"{node.name} {lack}" for node in self._survivors() if (lack := self._lacks(node))]
         views = ", ".join(_where(node) for node in self._simulation.nodes if node.process is not None)
         return f"after {self._simulation.settings.calm_ms} ms of calm: {'; '.join(found)} ({views})"

@@ -158,6 +158,11 @@ class Checker:
         for validators in sets:
             self.sets.setdefault(validators.epoch, validators)
 
+    @property
+    def present_set(self) -> ValidatorSet:
+        """The validators of the block after the greatest height."""
+        return self._set_at(self.height + 1)
+
     def _set_at(self, height: int) -> ValidatorSet:
         fitting = [validators for validators in self.sets.values() if validators.first_height <= height]
         return max(fitting, key=lambda validators: validators.epoch)

@@ -22,6 +22,9 @@ def begin(simulation: Simulation, fault: Fault) -> None:
         simulation.active.append(fault)
         simulation.network.weather(simulation.active)
         return
+    if fault.name == "membership":
+        simulation.board.want(fault)
+        return
     for place in fault.nodes:
         if place < len(simulation.nodes):
             _begin_on(simulation, fault, simulation.nodes[place])
@@ -59,11 +62,11 @@ def _begin_on(simulation: Simulation, fault: Fault, node: Node) -> None:
 
 def _may_be_wiped(simulation: Simulation, node: Node) -> bool:
     """Whether a wiped node more leaves at most f faulty: Byzantine, dead, to die, or without a vote."""
-    if not node.honest or node.dead or node.place >= simulation.settings.nodes or node.was_wiped:
+    if not node.honest or node.dead:
         return False
     doomed = {place for fault in simulation.schedule.faults if fault.name == "dead" for place in fault.nodes}
-    lost = [one for one in simulation.validators if not one.honest or one.dead or one.place in doomed or one.was_wiped]
-    return node in lost or len({one.name for one in lost}) < simulation.settings.faulty
+    lost = {one.name for one in simulation.validators if not one.honest or one.dead or one.place in doomed or not one.has_seat}
+    return node.name in lost or len(lost) < simulation.settings.faulty
 
 
 def end(simulation: Simulation, fault: Fault) -> None:

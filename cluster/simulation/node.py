@@ -9,7 +9,7 @@ from cluster.simulation.clock import NodeClock
 from cluster.simulation.dice import Dice
 from cluster.simulation.process import Process
 from cluster.simulation.store import Disk
-from cluster.simulation.world import MAX_VIEW_TIMEOUT_MS, VIEW_TIMEOUT_MS, WINDOW, World
+from cluster.simulation.world import MAX_VIEW_TIMEOUT_MS, VIEW_TIMEOUT_MS, WINDOW, World, next_key_of
 from consensus.crypto import digest
 from consensus.state import ReplicaConfig
 
@@ -61,7 +61,7 @@ class Node:
         self._armed: tuple[int, str, int] | None = None
         self.replica_config = ReplicaConfig(
             name=name,
-            signers=(self.world.keys.signer(name),),
+            signers=(self.world.keys.signer(name), next_key_of(self.world, name)),
             window=WINDOW,
             max_in_flight=self.world.genesis.consensus.max_in_flight,
             view_timeout_ms=VIEW_TIMEOUT_MS,
@@ -80,9 +80,10 @@ class Node:
         return found
 
     @property
-    def was_wiped(self) -> bool:
-        """Whether it ever lost its disk."""
-        return self._wipes > 0
+    def has_seat(self) -> bool:
+        """Whether the next block's validator set names this node and the vote log that it has."""
+        validators = self.simulation.checker.present_set
+        return self.name in validators.names and validators.logs[validators.names.index(self.name)] == self.log
 
     def boot(self) -> None:
         """Start the software, if it is not running."""

@@ -124,6 +124,7 @@ class Performer:
                 self._node.blamed += 1
             case Evidence():
                 self._node.simulation.checker.evidence(self._node, effect)
+                self._process.clerk.report(effect)
             case Diverged():
                 self._node.simulation.checker.diverged(self._node, effect)
 

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from cluster.simulation.clerk import Clerk
 from cluster.simulation.clock import NodeClock
 from cluster.simulation.desk import SimulatedBodies, make_desk
 from cluster.simulation.executor import Executor
@@ -56,6 +57,7 @@ class Process:
         self.desk = make_desk(rules, self.bodies, self.mempool, self.application, self.store, node.clock, self._answer)
         self.executor = Executor(self)
         self.snapshots = Snapshots(self)
+        self.clerk = Clerk(self)
         self.intake = Intake(
             self.application, self.store, self.mempool, self.bodies, node.clock, node.world.keys.check, node.synced, self._share,
             self._arrived,
@@ -149,6 +151,7 @@ class Process:
             return
         self._house_kept_ms = now_ms
         self.bodies.ask_again()
+        self.clerk.work()
         old = self.mempool.waiting_since(now_ms - SHARE_AGAIN_MS, SHARE_AGAIN_MOST)
         if old:
             self.desk.drop_inadmissible(old, self.clock.now_ms())

@@ -151,7 +151,9 @@ def _dead(maker: _Maker) -> None:
 
 
 def _membership(maker: _Maker) -> None:
-    maker.add("membership", words=(maker.chance.choice(("add", "remove", "rotate")),))
+    action = maker.chance.choice(("add", "remove", "rotate"))
+    nodes = (maker.settings.nodes,) if action == "add" else (maker.chance.randrange(maker.settings.nodes),)
+    maker.add("membership", nodes, words=(action,))
 
 
 _MAKERS: dict[str, Callable[[_Maker], None]] = {

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cluster.simulation import faults
+from cluster.simulation.board import Board
 from cluster.simulation.calm import Calm
 from cluster.simulation.checkers import Checker, check_memory
 from cluster.simulation.clients import Clients
@@ -61,6 +62,7 @@ class Simulation:
         self.nodes: list[Node] = []
         self._make_nodes()
         self.clients = Clients(self)
+        self.board = Board(self)
         self.calm = Calm(self)
 
     def _make_nodes(self) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from cluster.simulation.signatures import Keys
+from consensus.crypto import Signer
 from consensus.messages import ValidatorSet
 from contracts.genesis import (
     GRID,
@@ -102,3 +103,8 @@ def make_world(nodes: int, spares: int, *, real: bool) -> World:
     )
     check_genesis(genesis)
     return World(genesis, keys, tuple(f"follower-{number}" for number in range(spares)))
+
+
+def next_key_of(world: World, name: str) -> Signer:
+    """Return the signer of the key that a node changes to."""
+    return world.keys.signer(f"next key of {name}")
