@@ -84,7 +84,7 @@ class Board:
         if process is None or node.name not in process.epochs()[-1].names:
             return
         name, validators = self._name(fault), process.application.view.validators
-        if any(change.name == name and node.name in change.approvals for change in validators.open_changes()):
+        if any(change.member.name == name and node.name in change.approvals for change in validators.open_changes()):
             return
         decided = Ledger(node.world.genesis, process.store.state, caching=False).latest_committed_epoch.decided
         match fault.words[0]:

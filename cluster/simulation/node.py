@@ -115,7 +115,7 @@ class Node:
         self.power_cut()
         self.disk.wipe()
         self._wipes += 1
-        self.simulation.checker.wiped(self)
+        self.simulation.checker.votes.wiped(self)
         self.disk.votes.write([("meta", LOG_ID, digest(f"{self.name} {self._wipes}".encode()))], sync=True)
 
     def arm(self, writes: int, when: str, back_ms: int) -> None:

@@ -94,7 +94,7 @@ class Performer:
 
         def write() -> None:
             process.votes.database.write(writes, sync=True)
-            self._node.simulation.checker.persisted(self._node, records)
+            self._node.simulation.checker.votes.persisted(self._node, records)
 
         self._node.synced(write)
 
@@ -103,11 +103,15 @@ class Performer:
             case Broadcast(message, everybody):
                 self._broadcast(message, everybody=everybody)
             case Send(peer, message):
-                self._node.simulation.checker.said(self._node, message)
+                self._node.simulation.checker.votes.said(self._node, message)
                 self._node.say(peer, message)
             case CheckBatch():
                 self._process.desk.check(effect)
-            case Execute() | Adopt() | AdoptSnapshot():
+            case Execute(sequence, batch):
+                checker = self._node.simulation.checker
+                checker.votes.decided(self._node, checker.set_at(sequence).epoch, sequence, batch)
+                self._process.executor.put(effect)
+            case Adopt() | AdoptSnapshot():
                 self._process.executor.put(effect)
             case Certified():
                 self._certified(effect)
@@ -123,14 +127,14 @@ class Performer:
             case Fault():
                 self._node.blamed += 1
             case Evidence():
-                self._node.simulation.checker.evidence(self._node, effect)
+                self._node.simulation.checker.votes.evidence(self._node, effect)
                 self._process.clerk.report(effect)
             case Diverged():
                 self._node.simulation.checker.diverged(self._node, effect)
 
     def _broadcast(self, message: object, *, everybody: bool) -> None:
         node = self._node
-        node.simulation.checker.said(node, message)
+        node.simulation.checker.votes.said(node, message)
         members = self._process.replica.committee.validators.names
         for name in node.others if everybody else members:
             if name != node.name:
@@ -158,5 +162,5 @@ class Performer:
             blocks.append(CertifiedBlock(raw, certificate))
         if blocks:
             message = BlocksMessage(tuple(blocks))
-            self._node.simulation.checker.said(self._node, message)
+            self._node.simulation.checker.votes.said(self._node, message)
             self._node.say(effect.peer, message)

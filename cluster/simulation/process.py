@@ -178,7 +178,7 @@ class Process:
 
         def write() -> None:
             self.store.append(block, included, finalized, ids)
-            self.node.simulation.checker.announced(finalized.announced)
+            self.node.simulation.checker.announced(self.node, finalized.announced)
             self.node.simulation.checker.executed(self.node, block, included)
 
         if not self.node.synced(write):

@@ -9,10 +9,11 @@ from typing import Any
 from cluster.simulation import faults
 from cluster.simulation.board import Board
 from cluster.simulation.calm import Calm
-from cluster.simulation.checkers import Checker, check_memory
+from cluster.simulation.checkers import Checker
 from cluster.simulation.clients import Clients
 from cluster.simulation.dice import dice
 from cluster.simulation.forgeries import Traitor
+from cluster.simulation.memory import check_memory
 from cluster.simulation.network import Network
 from cluster.simulation.node import Node
 from cluster.simulation.schedule import Fault, Schedule, make_schedule
@@ -82,7 +83,7 @@ class Simulation:
             for node in self.nodes:
                 if node.name == names[twin]:
                     node.honest = False
-        self.checker.trust([node.name for node in self.nodes if node.honest], names)
+        self.checker.votes.trust([node.name for node in self.nodes if node.honest], names)
 
     @property
     def validators(self) -> Sequence[Node]:

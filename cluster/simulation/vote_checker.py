@@ -1,0 +1,196 @@
+"""Checkers of what nodes sign and decide: every vote of every honest node is remembered across all restarts and wipes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from cluster.simulation.settings import Violation
+from cluster.simulation.signatures import Keys
+from consensus.block import Certificate, batch_digest
+from consensus.effects import Evidence, LogRecord
+from consensus.messages import (
+    BlocksMessage,
+    FetchBatch,
+    FetchBlocks,
+    FetchChunk,
+    FetchSnapshot,
+    Kind,
+    NewViewMessage,
+    PreparedProof,
+    PrePrepareMessage,
+    StatusMessage,
+    ValidatorSet,
+    ViewChangeMessage,
+    Vote,
+    VoteMessage,
+    decode_new_view_body,
+    signing_bytes,
+)
+from consensus.ordering import decode_prepared
+
+if TYPE_CHECKING:
+    from cluster.simulation.node import Node
+
+Place = tuple[int, int, int, int]
+"""Epoch, kind, view and sequence of a vote."""
+_VOTES = (VoteMessage, PrePrepareMessage, ViewChangeMessage, NewViewMessage)
+MOST_REQUESTS = 80
+"""How often a node may ask for the same within one second, of all others together."""
+SCHEME = 1
+
+
+def quorum_of(nodes: int) -> int:
+    """Return how many of ``nodes`` validators make a quorum: any two of them share an honest one."""
+    faulty = (nodes - 1) // 3
+    return -(-(nodes + faulty + 1) // 2)
+
+
+class VoteChecker:
+    """Checks votes.
+
+    Args:
+        keys: of everybody.
+        sets: validator set by epoch; grows during the run.
+        certified: told of every certificate that a node sends.
+    """
+
+    def __init__(self, keys: Keys, sets: dict[int, ValidatorSet], certified: Callable[[Node, Certificate], None]) -> None:
+        self._keys = keys
+        self._sets = sets
+        self._certified = certified
+        self._traitors: frozenset[str] = frozenset()
+        self._votes: dict[str, dict[Place, bytes]] = {}
+        self._logged: dict[str, dict[Place, None]] = {}
+        self._commits: dict[tuple[int, int, bytes], dict[str, None]] = {}
+        self._second = 0
+        self._requests: dict[tuple[str, object], int] = {}
+
+    def trust(self, honest: Sequence[str], everybody: Sequence[str]) -> None:
+        """Say who is honest."""
+        self._traitors = frozenset(everybody) - frozenset(honest)
+        for name in honest:
+            self._votes[name] = {}
+            self._logged[name] = {}
+
+    # ---------------------------------------------------------------------------------------------------------- durability
+
+    def persisted(self, node: Node, records: Sequence[LogRecord]) -> None:
+        """A node made votes durable."""
+        if not node.honest:
+            return
+        logged = self._logged[node.name]
+        for record in records:
+            logged[(record.epoch, record.kind, record.view, record.sequence)] = None
+            if record.kind == Kind.COMMIT:
+                prepared = decode_prepared(record.data)
+                self._check_prepared(node, prepared.commit, prepared.proof)
+                place = (record.epoch, record.sequence, prepared.commit.digest)
+                self._commits.setdefault(place, {})[node.name] = None
+
+    def wiped(self, node: Node) -> None:
+        """A node lost its disk."""
+        if node.honest:
+            self._logged[node.name].clear()
+
+    def _check_prepared(self, node: Node, commit: Vote, proof: PreparedProof) -> None:
+        """Check the prepared certificate that a commit rests on: a pre-prepare and prepares of q distinct validators for one digest."""
+        validators = self._sets[commit.epoch]
+        votes = (proof.pre_prepare, *proof.prepares)
+        place = (commit.epoch, commit.view, commit.sequence, commit.digest)
+        good = {
+            vote.sender
+            for vote in votes
+            if (vote.epoch, vote.view, vote.sequence, vote.digest) == place and self._is_signed(validators, vote)
+        }
+        if len(good) < quorum_of(len(validators.names)):
+            raise Violation("certificate", f"{node.name} takes {len(good)} votes for a prepared certificate: {_words(commit)}")
+
+    def _is_signed(self, validators: ValidatorSet, vote: Vote) -> bool:
+        if not 0 <= vote.sender < len(validators.names):
+            return False
+        message = signing_bytes(validators.domain, vote.kind, vote.view, vote.sequence, vote.digest, vote.sender)
+        return self._keys.check(SCHEME, validators.public_keys[vote.sender], message, vote.signature)
+
+    # ------------------------------------------------------------------------------------------------------------- deciding
+
+    def decided(self, node: Node, epoch: int, sequence: int, batch: bytes) -> None:
+        """A node is about to execute a batch that it holds for decided: q validators must have committed to it, traitors included."""
+        if not node.honest:
+            return
+        validators, digest = self._sets[epoch], batch_digest(batch)
+        honest = self._commits.get((epoch, sequence, digest), {})
+        traitors = sum(name in self._traitors for name in validators.names)
+        if len(honest) + traitors < quorum_of(len(validators.names)):
+            raise Violation("decision", f"{node.name} executes batch {sequence} that {len(honest)} honest nodes committed to")
+
+    # -------------------------------------------------------------------------------------------------------------- saying
+
+    def said(self, node: Node, message: object) -> None:
+        """A node is about to send a message."""
+        if not node.honest:
+            return
+        if isinstance(message, _VOTES):
+            self._own_vote(node, message.vote)
+            if isinstance(message, NewViewMessage):
+                for vote in decode_new_view_body(message.body).pre_prepares:
+                    self._own_vote(node, vote, inside=message.vote)
+        elif isinstance(message, StatusMessage):
+            if message.body.certificate is not None:
+                self._certified(node, message.body.certificate)
+        elif isinstance(message, BlocksMessage):
+            for block in message.blocks:
+                self._certified(node, block.certificate)
+        elif isinstance(message, FetchBlocks | FetchSnapshot | FetchChunk | FetchBatch):
+            self._asked(node, message)
+
+    def _asked(self, node: Node, message: object) -> None:
+        """Count what a node asks for: the same again and again within a second is a storm."""
+        now_s = node.simulation.now_ms // 1_000
+        if now_s != self._second:
+            self._second = now_s
+            self._requests.clear()
+        times = self._requests.get((node.name, message), 0) + 1
+        if times > MOST_REQUESTS:
+            raise Violation("storm", f"{node.name} asks for the same {times} times in a second: {message}")
+        self._requests[(node.name, message)] = times
+
+    def _own_vote(self, node: Node, vote: Vote, inside: Vote | None = None) -> None:
+        """Check a vote that a node sends, if it is its own.
+
+        Args:
+            inside: the new-view that holds it, and with which it was made durable.
+        """
+        validators = self._sets.get(vote.epoch)
+        if validators is None or not 0 <= vote.sender < len(validators.names) or validators.names[vote.sender] != node.name:
+            return
+        place = (vote.epoch, vote.kind, vote.view, vote.sequence)
+        votes = self._votes[node.name]
+        known = votes.get(place)
+        if known is None:
+            if validators.logs[vote.sender] != node.log:
+                raise Violation("mute", f"{node.name} signed {_words(vote)} although its seat belongs to another vote log")
+            written = vote if inside is None else inside
+            if (written.epoch, written.kind, written.view, written.sequence) not in self._logged[node.name]:
+                raise Violation("write-ahead", f"{node.name} sent {_words(vote)} before it was durable")
+            votes[place] = vote.digest
+        elif known != vote.digest:
+            raise Violation("double-sign", f"{node.name} signed two different votes: {_words(vote)}")
+
+    def evidence(self, node: Node, effect: Evidence) -> None:
+        """A node says that it saw two votes for one place."""
+        vote = effect.first
+        validators = self._sets.get(vote.epoch)
+        if not node.honest or validators is None:
+            return
+        name = validators.names[vote.sender]
+        if name not in self._traitors:
+            raise Violation("evidence", f"{node.name} accuses {name}, which is honest, of two votes: {_words(vote)}")
+
+
+def _words(vote: Vote) -> str:
+    try:
+        kind = Kind(vote.kind).name.lower()
+    except ValueError:
+        kind = f"kind {vote.kind}"
+    return f"{kind} of epoch {vote.epoch}, view {vote.view}, sequence {vote.sequence}"
