@@ -10,11 +10,11 @@ from cluster.simulation.dice import Dice
 from cluster.simulation.process import Process
 from cluster.simulation.store import Disk
 from cluster.simulation.world import MAX_VIEW_TIMEOUT_MS, VIEW_TIMEOUT_MS, WINDOW, World, next_key_of
-from consensus.crypto import digest
+from consensus.crypto import Signer, digest
 from consensus.state import ReplicaConfig
 
 if TYPE_CHECKING:
-    from cluster.simulation.forgeries import Traitor
+    from cluster.simulation.traitor import Traitor
     from cluster.simulation.simulation import Simulation
 
 LOG_ID = "log"
@@ -155,6 +155,14 @@ class Node:
             self.power_cut()
             self.dead = True
 
+    def seat_signer(self, epoch: int) -> Signer:
+        """Return the signer of the key that this node has in an epoch; its first one if it has none there."""
+        validators = self.simulation.checker.sets.get(epoch)
+        if validators is not None and self.name in validators.names:
+            key = validators.public_keys[validators.names.index(self.name)]
+            return next((one for one in self.replica_config.signers if one.public_key == key), self.replica_config.signers[0])
+        return self.replica_config.signers[0]
+
     # --------------------------------------------------------------------------------------------------------------- links
 
     @property
@@ -164,6 +172,10 @@ class Node:
 
     def arrive(self, sender: str, message: object) -> None:
         """Take a message from the network."""
+        if self.process is None:
+            return
+        if self.traitor is not None:
+            self.guarded(self.traitor.heard, sender, message)
         if self.process is not None:
             self.guarded(self.process.receive, sender, message)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from cluster.simulation.dice import Dice, dice
-from cluster.simulation.forgeries import HABITS
+from cluster.simulation.habits import HABITS
 from cluster.simulation.settings import Settings
 from cluster.simulation.workload import Sending, make_sendings
 

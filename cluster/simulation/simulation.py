@@ -12,7 +12,7 @@ from cluster.simulation.calm import Calm
 from cluster.simulation.checkers import Checker
 from cluster.simulation.clients import Clients
 from cluster.simulation.dice import dice
-from cluster.simulation.forgeries import Traitor
+from cluster.simulation.traitor import Traitor
 from cluster.simulation.memory import check_memory
 from cluster.simulation.network import Network
 from cluster.simulation.node import Node
