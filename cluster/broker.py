@@ -1,8 +1,9 @@
 """MQTT brokers: the embedded one for a cluster on one machine, and the files for a real one (Mosquitto).
 
 Both read the same two files, in Mosquitto's formats: passwords (salted PBKDF2) and an access list. Each node and each meter is a user of
-its own. A meter may publish its readings and status, and read its own receipts and set-points; a node may read all readings and publish
-receipts. A broker is never trusted: readings are signed, receipts carry certificates, and what a broker loses is published again.
+its own. A meter may publish its readings and status, and read its own receipts and set-points, and what the nodes prove about epochs; a
+node may read all readings, publish receipts, and prove epochs under its own name. A broker is never trusted: readings are signed,
+receipts carry certificates, and what a broker loses is published again.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from amqtt.errors import BrokerError
 from amqtt.session import Session
 
 from consensus.errors import GridPactError, InputError
-from contracts.topics import Purpose, every_meter, meter_topic
+from contracts.topics import Purpose, epochs_of_node, every_epochs, every_meter, meter_topic
 
 LOOPBACK = "127.0.0.1"
 MAX_PACKET_BYTES = 1024 * 1024
@@ -80,10 +81,11 @@ def access_rules(channel: str, user: BrokerUser) -> AccessRules:
     """Return what ``user`` may publish and read on a channel."""
     if user.kind == "node":
         return AccessRules(
-            (every_meter(channel, Purpose.RECEIPT),), (every_meter(channel, Purpose.READING), every_meter(channel, Purpose.STATUS))
+            (every_meter(channel, Purpose.RECEIPT), epochs_of_node(channel, user.name)),
+            (every_meter(channel, Purpose.READING), every_meter(channel, Purpose.STATUS)),
         )
     own = {purpose: meter_topic(channel, user.name, purpose) for purpose in Purpose}
-    return AccessRules((own[Purpose.READING], own[Purpose.STATUS]), (own[Purpose.RECEIPT], own[Purpose.SETPOINT]))
+    return AccessRules((own[Purpose.READING], own[Purpose.STATUS]), (own[Purpose.RECEIPT], own[Purpose.SETPOINT], every_epochs(channel)))
 
 
 def write_access_files(folder: Path, channel: str, users: Sequence[BrokerUser]) -> tuple[Path, Path]:

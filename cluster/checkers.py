@@ -30,6 +30,7 @@ class StoredBlock(NamedTuple):
         state_root: state after it, hex.
         transactions: ids in order.
         codes: results in the same order; empty if they were not asked for.
+        readings: meter and sequence number of the readings that it accepted; empty if results were not asked for.
     """
 
     height: int
@@ -38,6 +39,7 @@ class StoredBlock(NamedTuple):
     state_root: str
     transactions: tuple[bytes, ...]
     codes: tuple[str, ...] = ()
+    readings: tuple[tuple[str, int], ...] = ()
 
 
 class StoredChain(NamedTuple):

@@ -1,79 +1,92 @@
-"""``gridpact drill``: faults on real node processes under load; nothing acknowledged may be lost, counted twice or seen differently.
+"""``gridpact drill``: faults on real processes under load; nothing acknowledged may be lost, counted twice or seen differently.
 
-Workload (:mod:`cluster.workload`), faults (:mod:`cluster.faults`), history (:mod:`cluster.history`) and checkers
-(:mod:`cluster.checkers`) are kept apart; this module is the schedule. A round:
+Load (:mod:`cluster.drill_load`), faults (:mod:`cluster.faults`), history (:mod:`cluster.history`) and checks (:mod:`cluster.inspection`,
+:mod:`cluster.chain_book`) are kept apart; this module is the schedule. A round:
 
-1. wait until transactions become final, and all nodes are level and connected;
-2. hit the primary or a backup, and take the time until a transaction that was first sent *after* the fault is final: that is the
-   recovery;
-3. leave the node down a little longer, so that it must catch up;
-4. end the fault, and wait until the node is connected again and has caught up with what the others had then.
+1. transactions become final, and all nodes are level and connected;
+2. a fault hits the primary or a backup; how long until a transaction that was first sent *after* it is final, is the recovery;
+3. the fault lasts a little longer, so that the node must catch up, and the cluster must go on meanwhile;
+4. it ends; the node connects again and catches up with what the others had then;
+5. the load is held until all that was promised is final, and what is new on every node is checked.
+
+The first violation ends the drill, so that the disks show it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
+import random
+import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import aiohttp
 import msgspec
+from msgspec import structs
 
-from cluster import faults
-from cluster.bench import collect_chains
-from cluster.checkers import OK, Findings, StoredChain, check_chains, percentile
-from cluster.collect import Head, read_head, wait_equal_heads
-from cluster.faults import FaultName
-from cluster.history import NEVER, History
+from cluster.chain_book import ChainBook, Violation
+from cluster.checkers import percentile
+from cluster.drill_load import DrillLoad
+from cluster.drill_round import Round, hit, play_round, set_scene
+from cluster.faults import FaultName, fault_of_round, target_of_round
+from cluster.history import History
+from cluster.inspection import inspect, open_book
 from cluster.lab import Lab, lab_plan
-from cluster.load import Batch, BlockWatch, LoadClient, make_batches
+from cluster.lab_building import LabParts
+from cluster.lab_meters import LabMeters, MeterKeys
+from cluster.load import BlockWatch, LoadClient
 from cluster.options import RunError
-from cluster.workload import BALANCE_MICRO, Actors, Kind, make_actors, sign_range
-from node.clock import wall_ms
+from cluster.stage import Stage
+from cluster.workload import BALANCE_MICRO, Actors, make_actors
+from node.provisioning import ClusterPlan, NodePlan
 
-ACCOUNTS, METERS = 60, 30
-BATCH = 10
-BATCHES_PER_S = 20
+ACCOUNTS, METERS, BROKER_METERS = 60, 30, 6
 ATTEMPT_TIMEOUT_S = 1.5
-PORTION = 200
-LOAD_KINDS: tuple[Kind, ...] = ("transfer", "reading")
-LOOK_BACK = 1_000
-HEAD_TIMEOUT_S = 1.0
-ROUND_TIMEOUT_S = 60.0
-DOWN_S = 1.0
-POLL_S = 0.05
-AGREE_TIMEOUT_S = 60.0
+BLOCK_TIMEOUT_S = 1.5
+LOG_LEVEL = "info"
 
 
 @dataclass(frozen=True, slots=True)
 class DrillSettings:
-    """What is asked for; every fault takes its turn."""
+    """What is asked for.
+
+    Attributes:
+        faults: they take turns.
+        rate: transactions per second.
+        seed: draws victims and everything else that is left to chance.
+        keep: where the nodes' folders and logs are left when the drill fails; None: nowhere.
+    """
 
     rounds: int = 10
     faults: tuple[FaultName, ...] = ("kill",)
     nodes: int = 4
+    rate: int = 200
+    seed: int = 1
+    keep: Path | None = None
 
 
 class Recovery(msgspec.Struct, frozen=True):
-    """Seconds from a fault until a transaction first sent after it was final."""
+    """Seconds, over some rounds."""
 
     p50: float
     max: float
 
 
-class Round(msgspec.Struct, frozen=True):
-    """What happened in one round; ``view_changes`` counts those from before the fault until the node had caught up."""
+class Failure(msgspec.Struct, frozen=True):
+    """A violation, and the round that it was found in."""
 
+    round: int
     fault: str
-    target: str
     node: str
-    recovery_s: float
-    catch_up_s: float
-    view_changes: int
+    violation: Violation
+
+    def __str__(self) -> str:
+        return f"round {self.round}, {self.fault} of {self.node}: {self.violation.text}"
 
 
 class DrillResult(msgspec.Struct, frozen=True):
@@ -83,16 +96,22 @@ class DrillResult(msgspec.Struct, frozen=True):
         submitted: transactions sent at least once. committed: of these, in certified blocks.
         lost: acknowledged by a node, but missing on one. duplicated: in a chain twice, or counted twice in a balance.
         forks: heights with different blocks. foreign: transactions that nobody sent.
+        withdrawn: acknowledged by nobody but a node whose disk was then destroyed, so sent again by their clients.
         resent: sendings that repeated an earlier one, for want of an answer.
         recovery_s: over all rounds. catch_up_s: until the node that was hit had caught up.
+        readings: confirmed to the meters of the broker's lab.
+        failures: what went wrong, and when; empty in a good drill.
     """
 
     rounds: int
     faults: dict[str, int]
+    nodes: int
+    seed: int
     submitted: int
     acknowledged: int
     committed: int
     rejected: int
+    withdrawn: int
     lost: int
     duplicated: int
     forks: int
@@ -101,244 +120,159 @@ class DrillResult(msgspec.Struct, frozen=True):
     recovery_s: Recovery
     recovery_primary_s: Recovery
     recovery_backup_s: Recovery
+    recovery_kill_primary_s: Recovery
+    recovery_by_fault_s: dict[str, Recovery]
     catch_up_s: Recovery
     resent: int
+    readings: int
     blocks: int
     views: int
     details: tuple[Round, ...]
+    failures: tuple[Failure, ...]
 
     @property
     def good(self) -> bool:
-        """Whether nothing was lost, counted twice, forked or invented, and all nodes agree."""
-        return self.agree and not (self.lost or self.duplicated or self.forks or self.foreign)
+        """Whether nothing was lost, counted twice, forked or invented, and every node did what it must."""
+        return not self.failures
 
 
-class _Load:
-    """The stream of a drill: transfers and readings in turn, signed a portion at a time, sent at a steady rate, re-sent until answered.
-
-    Args:
-        lab: the cluster, by its URLs and its genesis.
-        actors: who sends.
-        history: where everything is noted.
-        client: sends.
-    """
-
-    def __init__(self, lab: Lab, actors: Actors, history: History, client: LoadClient) -> None:
-        self._lab = lab
-        self._actors = actors
-        self._history = history
-        self._client = client
-        self._sends: set[asyncio.Task[None]] = set()
-
-    async def run(self) -> None:
-        """Send until cancelled. Requests without an answer go on by themselves."""
-        due_s = time.monotonic()
-        for number, batch in enumerate(self._batches()):
-            task = asyncio.create_task(self._client.send(batch, number % len(self._lab.urls)))
-            self._sends.add(task)
-            task.add_done_callback(self._sends.discard)
-            due_s = max(due_s + 1 / BATCHES_PER_S, time.monotonic() - 1.0)
-            await asyncio.sleep(max(0.0, due_s - time.monotonic()))
-
-    @property
-    def answered(self) -> bool:
-        """Whether every request has its answer."""
-        return not self._sends
-
-    async def cancel(self) -> None:
-        """Give up on requests without an answer."""
-        for task in self._sends:
-            task.cancel()
-        await asyncio.gather(*self._sends, return_exceptions=True)
-
-    def _batches(self) -> Iterator[Batch]:
-        for first in itertools.count(step=PORTION):
-            numbers = range(first, first + PORTION)
-            parts = [sign_range(self._lab.genesis, self._actors, kind, numbers, wall_ms()) for kind in LOAD_KINDS]
-            raws = [raw for pair in zip(*parts, strict=True) for raw in pair]
-            yield from make_batches(self._history, self._history.add(raws), BATCH)
+Report = Callable[[str, float, str], None]
 
 
-async def run_drill(settings: DrillSettings, report: Callable[[str, float, str], None]) -> DrillResult:
+async def run_drill(settings: DrillSettings, report: Report) -> DrillResult:
     """Run a drill.
 
     Args:
         report: takes phase, share done (0 to 1) and a note.
 
     Raises:
-        RunError: the cluster does not recover in time, or a node ends by itself.
+        RunError: the cluster does not start.
     """
     actors = make_actors(ACCOUNTS, METERS)
-    report("starting nodes", 0.0, "")
-    history = History()
-    connections = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None))
-    async with connections as session, Lab(settings.nodes, partial(lab_plan, actors)) as lab:
-        rounds = await _run_rounds(settings, lab, actors, session, history, report)
-        report("checking", 1.0, "")
-        await wait_equal_heads(session, lab.urls, AGREE_TIMEOUT_S)
-        chains = await collect_chains(lab, session, [name for name, _ in actors.accounts])
-        head = await read_head(session, lab.urls[0])
-    findings = check_chains(
-        chains,
-        acknowledged=history.acknowledged_ids(),
-        sent=history.sent_ids(),
-        payments=history.payments_by_id(),
-        opening_balances={name: BALANCE_MICRO for name, _ in actors.accounts},
+    keys = MeterKeys.make(BROKER_METERS if "broker" in settings.faults else 0)
+    parts = LabParts(
+        proxied=any(fault in settings.faults for fault in ("partition", "one-way")),
+        own_clocks="clock" in settings.faults,
+        meters=keys.names,
     )
-    return _result(rounds, history, chains, findings, head.view if head is not None else 0)
+    report("starting nodes", 0.0, "")
+    async with AsyncExitStack() as stack:
+        connections = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None))
+        session = await stack.enter_async_context(connections)
+        lab = await stack.enter_async_context(Lab(settings.nodes, partial(_plan, actors, keys), settings.keep, parts))
+        history = History()
+        watch = BlockWatch(session, lab.urls, history, time.monotonic, BLOCK_TIMEOUT_S)
+        client = LoadClient(session, lab.urls, history, time.monotonic, ATTEMPT_TIMEOUT_S)
+        load = DrillLoad(lab, actors, history, client, settings.rate)
+        meters = LabMeters(lab, keys) if keys.names else None
+        stage = Stage(lab, session, history, watch, load, meters)
+        result = await _Drill(settings, stage, actors, report).run()
+    if settings.keep is not None and result.good:
+        await asyncio.to_thread(shutil.rmtree, settings.keep)
+    return result
 
 
-async def _run_rounds(
-    settings: DrillSettings,
-    lab: Lab,
-    actors: Actors,
-    session: aiohttp.ClientSession,
-    history: History,
-    report: Callable[[str, float, str], None],
-) -> list[Round]:
-    """Put the load on, run all rounds, take it off and wait until what was acknowledged is final."""
-    client = LoadClient(session, lab.urls, history, time.monotonic, ATTEMPT_TIMEOUT_S)
-    stage = Stage(lab, session, history, BlockWatch(session, lab.urls, history, time.monotonic))
-    load = _Load(lab, actors, history, client)
-    watching, sending = asyncio.create_task(stage.watch.run()), asyncio.create_task(load.run())
-    rounds: list[Round] = []
-    try:
-        for number in range(settings.rounds):
-            report("drill", number / settings.rounds, f"round {number + 1} of {settings.rounds}")
-            rounds.append(await run_round(stage, faults.fault_of_round(settings.faults, number), number))
-            _check(watching, sending)
-        report("draining", 1.0, "")
-        sending.cancel()
-        await stage.watch.wait_until(lambda: load.answered and not history.open_positions(), ROUND_TIMEOUT_S)
-    finally:
-        for task in (watching, sending):
-            task.cancel()
-        await asyncio.gather(watching, sending, return_exceptions=True)
-        await load.cancel()
-    return rounds
+def _plan(actors: Actors, keys: MeterKeys, nodes: tuple[NodePlan, ...]) -> ClusterPlan:
+    plan = lab_plan(actors, nodes)
+    return replace(plan, meters=(*plan.meters, *keys.genesis_meters(actors.owner)), log_level=LOG_LEVEL)
 
 
-def _check(*tasks: asyncio.Task[None]) -> None:
-    """Raise what ended a task that should still run."""
-    for task in tasks:
-        if task.done():
-            task.result()
+class _Drill:
+    """One drill on a stage that is set up."""
+
+    def __init__(self, settings: DrillSettings, stage: Stage, actors: Actors, report: Report) -> None:
+        self._settings = settings
+        self._stage = stage
+        self._opening = {name: BALANCE_MICRO for name, _ in actors.accounts}
+        self._report = report
+        self._draw = random.Random(settings.seed)  # noqa: S311 - a schedule that can be had again, no secret
+        self._rounds: list[Round] = []
+        self._failures: list[Failure] = []
+
+    async def run(self) -> DrillResult:
+        """Put the load on and play all rounds, until one fails."""
+        stage, settings = self._stage, self._settings
+        book = await open_book(stage, self._opening)
+        work = [asyncio.create_task(stage.watch.run()), asyncio.create_task(stage.load.run())]
+        if stage.meters is not None:
+            work.append(asyncio.create_task(stage.meters.run()))
+        try:
+            for number in range(settings.rounds):
+                self._failures += await self._play(number, book)
+                for task in work:
+                    if task.done():
+                        task.result()
+                if self._failures:
+                    break
+        finally:
+            for task in work:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
+            await stage.load.cancel()
+        view = max((head.view for head in await stage.heads() if head is not None), default=0)
+        return self._result(book, view)
+
+    async def _play(self, number: int, book: ChainBook) -> list[Failure]:
+        """Play one round and check what it left; return what went wrong."""
+        stage, settings = self._stage, self._settings
+        fault, target = fault_of_round(settings.faults, number), target_of_round(settings.faults, number)
+        node: str = target
+        try:
+            await stage.wait_final(time.monotonic(), "before the fault")
+            await stage.wait_level()
+            primary, view = await stage.primary()
+            scene = set_scene(stage, fault, target, primary, self._draw)
+            aim, node = hit(scene, fault)
+            words = f"round {number + 1} of {settings.rounds}: {fault} of {node}" + (f", the {aim}" if aim != node else "")
+            self._report("drill", number / settings.rounds, words)
+            self._rounds.append(await play_round(scene, fault, view))
+            async with stage.quiet():
+                found = await inspect(stage, book, scene.victims, self._draw)
+                self._rounds[-1] = structs.replace(self._rounds[-1], left_out=await stage.left_out())
+        except RunError as error:
+            found = [Violation("failed", str(error))]
+        return [Failure(number + 1, fault, node, violation) for violation in found]
+
+    def _result(self, book: ChainBook, view: int) -> DrillResult:
+        rounds, history, settings = self._rounds, self._stage.history, self._settings
+        kinds = Counter(failure.violation.kind for failure in self._failures)
+        meters = self._stage.meters
+        return DrillResult(
+            rounds=len(rounds),
+            faults=dict(sorted(Counter(one.fault for one in rounds).items())),
+            nodes=settings.nodes,
+            seed=settings.seed,
+            submitted=history.sent_count,
+            acknowledged=len(history.acknowledged_ids()),
+            committed=history.certified_count,
+            rejected=len(history.refusals) + book.refused,
+            withdrawn=self._stage.withdrawn,
+            lost=kinds["lost"],
+            duplicated=kinds["duplicated"] + kinds["balance"],
+            forks=kinds["fork"],
+            foreign=kinds["foreign"],
+            agree=not kinds["fork"] and not kinds["failed"],
+            recovery_s=_spread(rounds, lambda _: True),
+            recovery_primary_s=_spread(rounds, lambda one: one.target == "primary"),
+            recovery_backup_s=_spread(rounds, lambda one: one.target == "backup"),
+            recovery_kill_primary_s=_spread(rounds, lambda one: (one.fault, one.target) == ("kill", "primary")),
+            recovery_by_fault_s={
+                fault: _of([one.recovery_s for one in rounds if one.fault == fault]) for fault in dict.fromkeys(one.fault for one in rounds)
+            },
+            catch_up_s=_of([one.catch_up_s for one in rounds]),
+            resent=history.resent,
+            readings=sum(len(sequences) for sequences in meters.confirmed.values()) if meters is not None else 0,
+            blocks=book.height,
+            views=view,
+            details=tuple(rounds),
+            failures=tuple(self._failures),
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """What a round plays on."""
-
-    lab: Lab
-    session: aiohttp.ClientSession
-    history: History
-    watch: BlockWatch
+def _spread(rounds: Sequence[Round], wanted: Callable[[Round], bool]) -> Recovery:
+    return _of([one.recovery_s for one in rounds if wanted(one)])
 
 
-async def run_round(stage: Stage, fault: FaultName, number: int) -> Round:
-    """Let one fault happen and end.
-
-    Raises:
-        RunError: the cluster does not recover, or the node does not catch up, in time.
-    """
-    lab = stage.lab
-    await _wait_final(stage, time.monotonic(), "before the fault")
-    await _wait_level(stage)
-    target = faults.target_of_round(number)
-    primary, view = await _primary(stage)
-    victim = faults.choose_victim(target, primary, len(lab.urls), number)
-    struck_s = time.monotonic()
-    await faults.inject(fault, lab, victim)
-    final_s = await _wait_final(stage, struck_s, f"after {fault} of {lab.names[victim]}, the {target}")
-    await asyncio.sleep(DOWN_S)
-    ended_s = time.monotonic()
-    faults.end(fault, lab, victim)
-    await _wait_level(stage)
-    level_s = time.monotonic()
-    _, view_after = await _primary(stage)
-    return Round(fault, target, lab.names[victim], round(final_s - struck_s, 3), round(level_s - ended_s, 3), view_after - view)
-
-
-async def _wait_final(stage: Stage, since_s: float, when: str) -> float:
-    """Wait until a transaction that was first sent after ``since_s`` is final; return when that was.
-
-    Raises:
-        RunError: none is in time.
-    """
-    history = stage.history
-    first = sum(1 for sent in history.sent_s if sent != NEVER)
-
-    def found() -> float | None:
-        times = [
-            history.certified_s[position]
-            for position in range(max(0, first - LOOK_BACK), len(history))
-            if history.sent_s[position] >= since_s and history.certified_s[position] != NEVER
-        ]
-        return min(times, default=None)
-
-    if not await stage.watch.wait_until(lambda: found() is not None, ROUND_TIMEOUT_S):
-        raise RunError(f"nothing became final within {ROUND_TIMEOUT_S:g} s {when}")
-    return found() or since_s
-
-
-async def _wait_level(stage: Stage) -> None:
-    """Wait until all nodes are connected with each other and have everything that the highest one had at the beginning.
-
-    Raises:
-        RunError: they do not in time, or one ended.
-    """
-    deadline = time.monotonic() + ROUND_TIMEOUT_S
-    goal = max((head.certified for head in await _heads(stage) if head is not None), default=0)
-    while True:
-        heads = await _heads(stage)
-        left = [index for index, head in enumerate(heads) if head is None or not head.linked or head.certified < goal]
-        if not left:
-            return
-        for index in left:
-            stage.lab.check_running(index)
-        if time.monotonic() > deadline:
-            names = ", ".join(stage.lab.names[index] for index in left)
-            raise RunError(f"{names}: not connected and at height {goal} within {ROUND_TIMEOUT_S:g} s")
-        await asyncio.sleep(POLL_S)
-
-
-async def _heads(stage: Stage) -> list[Head | None]:
-    return list(await asyncio.gather(*(read_head(stage.session, url, HEAD_TIMEOUT_S) for url in stage.lab.urls)))
-
-
-async def _primary(stage: Stage) -> tuple[int, int]:
-    """Return the index of the primary that most nodes follow, and its view."""
-    named = Counter((head.primary, head.view) for head in await _heads(stage) if head is not None)
-    (primary, view), _ = named.most_common(1)[0]
-    return stage.lab.names.index(primary), view
-
-
-def _spread(seconds: list[float]) -> Recovery:
+def _of(seconds: list[float]) -> Recovery:
     rising = sorted(seconds)
     return Recovery(percentile(rising, 0.5), percentile(rising, 1.0))
-
-
-def _result(rounds: list[Round], history: History, chains: list[StoredChain], findings: Findings, views: int) -> DrillResult:
-    failed = sum(code != OK for block in chains[0].blocks for code in block.codes)
-    present = {transaction for block in chains[0].blocks for transaction in block.transactions}
-    return DrillResult(
-        rounds=len(rounds),
-        faults=dict(sorted(Counter(one.fault for one in rounds).items())),
-        submitted=history.sent_count,
-        acknowledged=len(history.acknowledged_ids()),
-        committed=len(present & history.sent_ids()),
-        rejected=len(history.refusals) + failed,
-        lost=len(findings.lost),
-        duplicated=findings.duplicated_count,
-        forks=len(findings.forks),
-        foreign=len(findings.foreign),
-        agree=findings.agree,
-        recovery_s=_spread([one.recovery_s for one in rounds]),
-        recovery_primary_s=_spread([one.recovery_s for one in rounds if one.target == "primary"]),
-        recovery_backup_s=_spread([one.recovery_s for one in rounds if one.target == "backup"]),
-        catch_up_s=_spread([one.catch_up_s for one in rounds]),
-        resent=history.resent,
-        blocks=len(chains[0].blocks),
-        views=views,
-        details=tuple(rounds),
-    )

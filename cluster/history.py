@@ -48,7 +48,9 @@ class History:
         self.certified_s = array("d")
         self.refusals: dict[int, str] = {}
         self.resent = 0
-        self._certified = 0
+        self._open: dict[int, None] = {}
+        self._news: list[int] = []
+        self._order: list[int] = []
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -79,10 +81,14 @@ class History:
 
     def note_answer(self, position: int, node: int, code: str) -> None:
         """Note a node's final answer: OK, or the code of a refusal."""
-        if code == "OK":
-            self.taken_by[position] = node
-        else:
+        if code != "OK":
             self.refusals[position] = code
+            return
+        if self.taken_by[position] == NOBODY:
+            self._news.append(position)
+        self.taken_by[position] = node
+        if self.certified_s[position] == NEVER:
+            self._open[position] = None
 
     def note_certified(self, transaction_id: bytes, now_s: float) -> bool:
         """Note the first sight of a transaction in a certified block; tell whether it is one of this history, seen for the first time."""
@@ -90,13 +96,42 @@ class History:
         if position is None or self.certified_s[position] != NEVER:
             return False
         self.certified_s[position] = now_s
-        self._certified += 1
+        self._order.append(position)
+        self._open.pop(position, None)
         return True
+
+    def withdraw(self, node: int) -> list[int]:
+        """Take back what one node alone has promised, and what is not final: its disk is gone. Return it, to be sent again."""
+        gone = [position for position in self._open if self.taken_by[position] == node]
+        for position in gone:
+            del self._open[position]
+            self.taken_by[position] = NOBODY
+        return gone
+
+    def take_news(self) -> list[int]:
+        """Return what was acknowledged since the last call (and not withdrawn)."""
+        news, self._news = self._news, []
+        return [position for position in dict.fromkeys(news) if self.taken_by[position] != NOBODY]
+
+    def first_final_s(self, since_s: float) -> float | None:
+        """Return when the first transaction that was first sent after ``since_s`` was seen in a certified block; None if none was."""
+        found = None
+        for position in reversed(self._order):
+            if self.certified_s[position] < since_s:
+                break
+            if self.sent_s[position] >= since_s:
+                found = self.certified_s[position]
+        return found
 
     @property
     def certified_count(self) -> int:
         """Number of transactions that were seen in certified blocks."""
-        return self._certified
+        return len(self._order)
+
+    def was_sent(self, transaction_id: bytes) -> bool:
+        """Tell whether a transaction was sent at least once."""
+        position = self.position_of.get(transaction_id)
+        return position is not None and self.sent_s[position] != NEVER
 
     @property
     def sent_count(self) -> int:
@@ -113,7 +148,7 @@ class History:
 
     def open_positions(self) -> list[int]:
         """Return what was acknowledged and not yet seen in a certified block."""
-        return [position for position, node in enumerate(self.taken_by) if node != NOBODY and self.certified_s[position] == NEVER]
+        return list(self._open)
 
     def payments_by_id(self) -> dict[bytes, Payment]:
         """Return what each transfer moves."""

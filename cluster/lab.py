@@ -1,4 +1,4 @@
-"""A cluster for one experiment: own node processes with real TLS and real stores in a temporary folder, no broker, no meters, no market.
+"""A cluster for one experiment: own node processes with real TLS and real stores in a temporary folder, no market.
 
 Its genesis holds only test accounts and test meters. Periods are long and begin in hours, so that nothing clears or settles while
 it runs, and the balances of the test accounts are moved by transfers alone.
@@ -7,63 +7,70 @@ it runs, and the balances of the test accounts are moved by transfers alone.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import secrets
 import shutil
 import signal
+import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 
 import aiohttp
 
+from cluster.lab_building import LabParts, MakePlan, build_lab
+from cluster.links import Link, Links
 from cluster.options import RunError
-from cluster.ports import free_ports
-from cluster.processes import Child, Supervisor, command_line
+from cluster.processes import GRACE_S, Child, Supervisor, command_line
+from cluster.topology import NODES_FOLDER
 from cluster.workload import Actors
 from consensus.crypto import SEED_BYTES, Ed25519Signer
 from contracts.genesis import GRID, OPERATOR, ConsensusRules, Genesis, MarketRules, Participant, Tariff
+from contracts.topics import parse_broker_url
 from node.clock import wall_ms
-from node.provisioning import NODES_FOLDER, ClusterPlan, NodePlan, provision
+from node.provisioning import ClusterPlan, NodePlan
 
-HOST = "127.0.0.1"
 HOUR_MS = 3_600_000
 START_TIMEOUT_S = 60.0
+BROKER_TIMEOUT_S = 30.0
 POLL_S = 0.05
 GRID_BALANCE_MICRO = 10**15
+BROKER = "broker"
 
 
 class Lab:
-    """Node processes that an experiment may start, kill, pause and restart. Use it with ``async with``: it starts them and cleans up.
+    """Processes that an experiment may start, kill, pause and restart. Use it with ``async with``: it starts them and cleans up.
 
     Args:
         nodes: how many, 4 to 7.
         make_plan: gives the whole cluster's plan from its nodes' (see :func:`lab_plan`).
         keep: folder to use and keep; None: a temporary one that is removed.
+        parts: what there is besides the nodes.
 
     Attributes:
+        folder: where all files are.
         genesis: of the lab's chain.
         names, urls: of the nodes, by validator index.
+        broker_url, passwords: of the broker and its users, if there is one.
     """
 
-    def __init__(self, nodes: int, make_plan: Callable[[tuple[NodePlan, ...]], ClusterPlan], keep: Path | None = None) -> None:
-        self._folder = keep if keep is not None else Path(tempfile.mkdtemp(prefix="gridpact-lab-"))
+    def __init__(self, nodes: int, make_plan: MakePlan, keep: Path | None = None, parts: LabParts | None = None) -> None:
+        self.folder = keep if keep is not None else Path(tempfile.mkdtemp(prefix="gridpact-lab-"))
         self._kept = keep is not None
-        ports = list(itertools.islice(free_ports(), 2 * nodes))
-        plans = tuple(
-            NodePlan(f"node-{number + 1}", f"dc-{number + 1}", HOST, ports[2 * number], HOST, ports[2 * number + 1])
-            for number in range(nodes)
-        )
-        self.genesis: Genesis = provision(self._folder, make_plan(plans))
-        self.names = tuple(plan.name for plan in plans)
-        self.urls = tuple(f"http://{plan.http_host}:{plan.http_port}" for plan in plans)
-        for name in ("logs", "run"):
-            (self._folder / name).mkdir()
-        self._processes = Supervisor(self._folder / "logs", self._folder / "run")
+        places = build_lab(self.folder, nodes, make_plan, parts or LabParts())
+        self.genesis: Genesis = places.genesis
+        self.names = tuple(plan.name for plan in places.nodes)
+        self.urls = tuple(f"http://{plan.http_host}:{plan.http_port}" for plan in places.nodes)
+        self.broker_url, self.passwords = places.broker_url, places.passwords
+        self._links = Links(places.links) if places.links else None
+        self._processes = Supervisor(self.folder / "logs", self.folder / "run")
 
     async def __aenter__(self) -> Lab:
         try:
+            if self._links is not None:
+                await self._links.start()
+            if self.broker_url:
+                await self.start_broker()
             for index in range(len(self.names)):
                 self.start(index)
             await self.wait_healthy(range(len(self.names)))
@@ -79,22 +86,29 @@ class Lab:
         for index in range(len(self.names)):
             self.resume(index)
         await asyncio.to_thread(self._processes.stop)
+        if self._links is not None:
+            await self._links.stop()
         if not self._kept:
-            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+            await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
     # ------------------------------------------------------------------------------------------------------- processes
 
     def start(self, index: int) -> None:
         """Start a node that does not run."""
-        self._processes.start(
-            self.names[index], command_line("node", "run", "--home", str(self._folder / NODES_FOLDER / self.names[index]))
-        )
+        self._processes.start(self.names[index], command_line("node", "run", "--home", str(self.node_folder(index))))
+
+    def stop(self, index: int) -> None:
+        """End a node as its operator would (SIGTERM), and wait until its process is gone."""
+        process = self._child(index).process
+        process.terminate()
+        try:
+            process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            _kill(self._child(index))
 
     def kill(self, index: int) -> None:
         """Kill a node at once (signal 9) and wait until its process is gone."""
-        child = self._child(index)
-        child.process.kill()
-        child.process.wait()
+        _kill(self._child(index))
 
     def pause(self, index: int) -> None:
         """Stop a node's process where it is."""
@@ -107,6 +121,18 @@ class Lab:
     def pid(self, index: int) -> int:
         """Return the process id of a node."""
         return self._child(index).process.pid
+
+    def node_folder(self, index: int) -> Path:
+        """Return the folder of a node."""
+        return self.folder / NODES_FOLDER / self.names[index]
+
+    def exit_status(self, index: int) -> int | None:
+        """Return with which status a node's process ended, None while it runs."""
+        return self._child(index).process.poll()
+
+    def last_lines(self, index: int) -> list[str]:
+        """Return the last lines that a node's process wrote since it was started."""
+        return self._processes.last_lines(self.names[index])
 
     def _child(self, index: int) -> Child:
         return self._processes.children[self.names[index]]
@@ -122,10 +148,40 @@ class Lab:
         Raises:
             RunError: it ended; with its last words.
         """
-        child = self._child(index)
-        if child.process.poll() is not None:
-            words = self._processes.last_words(self.names[index])
-            raise RunError(f"{self.names[index]} ended with status {child.process.returncode}: {words}")
+        status = self.exit_status(index)
+        if status is not None:
+            raise RunError(f"{self.names[index]} ended with status {status}: {self._processes.last_words(self.names[index])}")
+
+    # -------------------------------------------------------------------------------------------------- links and broker
+
+    async def cut_links(self, links: Collection[Link], *, reset: bool = False) -> None:
+        """Let no bytes pass these links any more, and mend all others (``reset``: connections end where a link is mended).
+
+        Raises:
+            RunError: this lab has no proxies, or they do not answer.
+        """
+        if self._links is None:
+            raise RunError("the links of this lab cannot be cut: it has no proxies")
+        await self._links.cut(links, reset=reset)
+
+    async def start_broker(self) -> None:
+        """Start the broker, and wait until it listens.
+
+        Raises:
+            RunError: it does not in time.
+        """
+        address = parse_broker_url(self.broker_url)
+        child = self._processes.start(BROKER, command_line("broker", "run", "--home", str(self.folder)))
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + BROKER_TIMEOUT_S
+        while not await _listens(address.host, address.port):
+            if not child.running or loop.time() > deadline:
+                raise RunError(f"the broker does not listen: {self._processes.last_words(BROKER)}")
+            await asyncio.sleep(POLL_S)
+
+    def kill_broker(self) -> None:
+        """Kill the broker at once (signal 9) and wait until its process is gone."""
+        _kill(self._processes.children[BROKER])
 
     # ---------------------------------------------------------------------------------------------------------- health
 
@@ -148,6 +204,20 @@ class Lab:
                 left = [index for index, healthy in zip(left, fit, strict=True) if not healthy]
                 if left:
                     await asyncio.sleep(POLL_S)
+
+
+def _kill(child: Child) -> None:
+    child.process.kill()
+    child.process.wait()
+
+
+async def _listens(host: str, port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(host, port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 async def _is_healthy(session: aiohttp.ClientSession, url: str) -> bool:

@@ -40,11 +40,20 @@ class HeaderPart(msgspec.Struct, frozen=True):
     state_root: str
 
 
+class EventPart(msgspec.Struct, frozen=True):
+    """What is read of what happened to a meter's reading; empty where it is about something else."""
+
+    event: str
+    meter: str = ""
+    sequence: int = 0
+
+
 class ReceiptPart(msgspec.Struct, frozen=True):
     """What is read of a receipt."""
 
     transaction_id: str
     code: str
+    events: tuple[EventPart, ...] = ()
 
 
 class BlockPart(msgspec.Struct, frozen=True):
@@ -56,6 +65,19 @@ class BlockPart(msgspec.Struct, frozen=True):
     receipts: tuple[ReceiptPart, ...]
 
 
+class BlockLine(msgspec.Struct, frozen=True):
+    """What is read of a block in a list."""
+
+    height: int
+    hash: str
+
+
+class BlockPage(msgspec.Struct, frozen=True):
+    """A page of the list of blocks, newest first."""
+
+    blocks: tuple[BlockLine, ...]
+
+
 class BlockEvent(msgspec.Struct, frozen=True):
     """What is read of the event stream."""
 
@@ -65,6 +87,7 @@ class BlockEvent(msgspec.Struct, frozen=True):
 
 _decode_answers = msgspec.json.Decoder(list[Answer])
 _decode_block = msgspec.json.Decoder(BlockPart)
+_decode_page = msgspec.json.Decoder(BlockPage)
 _decode_event = msgspec.json.Decoder(BlockEvent)
 
 
@@ -152,13 +175,22 @@ class BlockWatch:
         urls: of the nodes to watch; the first to tell of a block counts.
         history: where it is noted.
         now: monotonic seconds.
+        timeout_s: for one block from one node.
 
     Attributes:
         height: highest certified block whose transactions were noted.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, urls: Sequence[str], history: History, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        urls: Sequence[str],
+        history: History,
+        now: Callable[[], float],
+        timeout_s: float = CALL_TIMEOUT_S,
+    ) -> None:
         self._session = session
+        self._timeout_s = timeout_s
         self._urls = tuple(urls)
         self._history = history
         self._now = now
@@ -229,19 +261,33 @@ class BlockWatch:
 
     async def _read(self, url: str, height: int) -> BlockPart | None:
         try:
-            return await read_block(self._session, url, height, receipts=False)
+            return await read_block(self._session, url, height, receipts=False, timeout_s=self._timeout_s)
         except (aiohttp.ClientError, TimeoutError, OSError, msgspec.MsgspecError):
             return None
 
 
-async def read_block(session: aiohttp.ClientSession, url: str, height: int, *, receipts: bool) -> BlockPart | None:
+async def read_block(
+    session: aiohttp.ClientSession, url: str, height: int, *, receipts: bool, timeout_s: float = CALL_TIMEOUT_S
+) -> BlockPart | None:
     """Return one block of a node; None if it does not have it.
 
     Raises:
         aiohttp.ClientError, TimeoutError, OSError: the node does not answer.
         msgspec.MsgspecError: it answers nonsense.
     """
-    timeout = aiohttp.ClientTimeout(total=CALL_TIMEOUT_S)
+    timeout = aiohttp.ClientTimeout(total=timeout_s)
     async with session.get(f"{url}/v1/blocks/{height}", params={"receipts": str(int(receipts))}, timeout=timeout) as response:
         content = await response.read()
         return _decode_block.decode(content) if response.status == 200 else None
+
+
+async def read_block_page(session: aiohttp.ClientSession, url: str, before: int) -> tuple[BlockLine, ...]:
+    """Return the node's blocks below a height, newest first, as many as it gives at once.
+
+    Raises:
+        aiohttp.ClientError, TimeoutError, OSError: the node does not answer.
+        msgspec.MsgspecError: it answers nonsense.
+    """
+    timeout = aiohttp.ClientTimeout(total=CALL_TIMEOUT_S)
+    async with session.get(f"{url}/v1/blocks", params={"before": str(before)}, timeout=timeout) as response:
+        return _decode_page.decode(await response.read()).blocks

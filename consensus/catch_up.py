@@ -63,7 +63,7 @@ def on_status(turn: Turn, peer_name: str, message: StatusMessage) -> None:
     """
     vote, body, state = message.vote, message.body, turn.state
     _require_own_words(turn, peer_name, message)
-    if peer_name not in state.peers and len(state.peers) >= MAX_PEERS:
+    if peer_name not in state.peers and len(state.peers) >= MAX_PEERS and turn.committee.index_of(peer_name) is None:
         return
     peer = state.peers.setdefault(peer_name, Peer())
     stands_still = peer.heard_ms is not None and (peer.view, peer.executed, peer.certified) == (
@@ -206,6 +206,7 @@ def on_blocks(turn: Turn, peer: str, message: BlocksMessage) -> None:
         height = block.certificate.height
         if (
             height in state.fetched
+            or (height <= state.executed and height in state.held)
             or not known.fetch_first <= height <= known.fetch_last
             or not state.certified < height <= state.certified + MAX_FETCHED
         ):

@@ -52,6 +52,14 @@ def sign_header(turn: Turn, sequence: int) -> None:
     turn.broadcast(VoteMessage(vote))
 
 
+def sign_executed(turn: Turn) -> None:
+    """Sign the own blocks above the last certificate that were not signed yet: after a restart, or because their epoch begins only now."""
+    state = turn.state
+    for sequence in sorted(state.own_headers):
+        if sequence > state.certified and sequence not in state.own_checkpoints:
+            sign_header(turn, sequence)
+
+
 def on_checkpoint(turn: Turn, vote: Vote) -> None:
     """Collect a checkpoint vote of another replica.
 
@@ -97,6 +105,7 @@ def certify(turn: Turn, certificate: Certificate) -> None:
             state.held[sequence] = certificate
         return
     following: Certificate | None = certificate
+    epoch = turn.committee.epoch
     while following is not None:
         own = state.own_headers.get(following.height)
         if own is None:
@@ -114,6 +123,8 @@ def certify(turn: Turn, certificate: Certificate) -> None:
             enter_epoch(turn, change)
         following = state.held.get(following.height + 1)
     truncate(turn, state.certified)
+    if turn.committee.epoch != epoch:
+        sign_executed(turn)
     execute_decided(turn)
 
 

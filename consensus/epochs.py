@@ -21,6 +21,14 @@ def announce(turn: Turn, announced: tuple[ValidatorSet, ...]) -> None:
             state.boundary_since_ms = turn.now_ms
 
 
+def watch_boundary(turn: Turn) -> None:
+    """See to it that the chain gets to the epoch that was announced, also after a restart or a snapshot."""
+    if turn.next_set is None:
+        turn.state.boundary_since_ms = None
+    elif turn.state.boundary_since_ms is None:
+        turn.state.boundary_since_ms = turn.now_ms
+
+
 def enter_epoch(turn: Turn, validators: ValidatorSet) -> None:
     """Begin to work in an epoch whose predecessor is certified to its end."""
     config, state = turn.config, turn.state
@@ -40,8 +48,7 @@ def enter_epoch(turn: Turn, validators: ValidatorSet) -> None:
             slot.later, slot.prepared = {}, None
         else:
             del state.slots[sequence]
-    if turn.next_set is None:
-        state.boundary_since_ms = None
+    watch_boundary(turn)
     for peer in state.peers.values():
         peer.heard_ms = turn.now_ms
     turn.emit(EpochEntered(validators, committee.index))

@@ -69,10 +69,11 @@ class LightClient:
         """Learn of later epochs, of all or of none.
 
         Args:
-            changes: encoded ``EpochChange`` values by rising epoch, up from the last known one; those of known epochs are skipped.
+            changes: encoded ``EpochChange`` values by rising epoch, up from the last known one; those of known epochs teach nothing,
+                and are checked all the same.
 
         Raises:
-            InputError: one is malformed, not certified, or not the next one.
+            InputError: one is malformed, not certified, not the next one, or of another set than the known one.
         """
         epochs, kept = self._epochs, list(self._changes)
         for change in changes:

@@ -147,7 +147,7 @@ def _is_current(state: ReplicaState, record: LogRecord) -> bool:
 
 
 def resume(turn: Turn) -> None:
-    """Ask again for the check of every re-proposal that was accepted but not prepared before the stop, if there is still a key to vote with."""
+    """Ask again for the check of every re-proposal that was accepted but not prepared before the stop, if this replica still has a seat."""
     if not turn.may_vote:
         return
     for _, slot in sorted(turn.state.slots.items()):

@@ -36,6 +36,7 @@ from consensus.effects import (
     SnapshotFailed,
     Waiting,
 )
+from consensus.epochs import watch_boundary
 from consensus.errors import PeerFault, Suspicion
 from consensus.messages import (
     BatchMessage,
@@ -118,9 +119,8 @@ class Replica:
         turn = Turn(self._config, self._state, now_ms)
         self._state.last_progress_ms = now_ms
         turn.emit(EpochEntered(self._state.committee.validators, self._state.committee.index))
-        for sequence in sorted(self._state.own_headers):
-            if sequence not in self._state.own_checkpoints:
-                checkpoint.sign_header(turn, sequence)
+        watch_boundary(turn)
+        checkpoint.sign_executed(turn)
         recovery.resume(turn)
         if self._state.changing and self._state.own_view_change is not None:
             turn.broadcast(self._state.own_view_change)

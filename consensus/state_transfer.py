@@ -14,12 +14,12 @@ from consensus.block import Header, decode_header
 from consensus.checkpoint import truncate
 from consensus.committee import committee_of
 from consensus.effects import AdoptSnapshot, Certified, ServeChunk, ServeSnapshot, StageChunk, StageSnapshot
-from consensus.epochs import enter_epoch
+from consensus.epochs import enter_epoch, watch_boundary
 from consensus.errors import DecodeError, InvariantViolation, PeerFault, Suspicion
 from consensus.messages import ChunkMessage, FetchChunk, FetchSnapshot, SnapshotMessage, ValidatorSet
 from consensus.snapshot import SnapshotManifest, chunk_objection, decode_chunk, decode_manifest, manifest_objection
 from consensus.state import Transfer, Turn
-from consensus.validators import follow, set_at
+from consensus.validators import decode_epoch_change, follow, set_at
 
 OFFER_TIMEOUT_MS = 2_000
 CHUNK_TIMEOUT_MS = 4_000
@@ -101,6 +101,9 @@ def checked_manifest(turn: Turn, manifest: SnapshotManifest) -> tuple[Header, tu
     if (header.chain_id, header.channel) != (domain.chain_id, domain.channel):
         raise DecodeError("snapshot: header", f"is of chain {header.chain_id}, channel {header.channel}")
     epochs = follow(tuple(turn.state.epochs), manifest.epochs, turn.config.check)
+    proven = [decode_epoch_change(raw).validators.epoch for raw in manifest.epochs]
+    if proven != list(range(1, len(proven) + 1)) or len(proven) < set_at(epochs, header.height).epoch:
+        raise DecodeError("snapshot: epochs", f"proves {proven} and not all from 1 to {set_at(epochs, header.height).epoch}")
     certificate = manifest.certificate
     if (certificate.height, certificate.header_hash) != (header.height, header.hash):
         raise DecodeError("snapshot: certificate", "is for another header")
@@ -191,6 +194,7 @@ def on_adopted(turn: Turn, sequence: int, epochs: tuple[ValidatorSet, ...]) -> N
         enter_epoch(turn, validators)
     else:
         state.committee = committee_of(validators, config.name, config.signers, state.log, config.channel_index)
+    watch_boundary(turn)
     truncate(turn, sequence)
     turn.emit(Certified(transfer.manifest.certificate, sequence, turn.committee.epoch, state.view, last_of_epoch=True))
 

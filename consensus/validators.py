@@ -55,9 +55,11 @@ def set_at(epochs: Sequence[ValidatorSet], height: int) -> ValidatorSet:
 def follow(epochs: tuple[ValidatorSet, ...], changes: Sequence[bytes], check: Verify = verify) -> tuple[ValidatorSet, ...]:
     """Return all validator sets that follow from the known ones by a chain of proofs.
 
+    Proofs of known sets are checked as well: who takes them shows them to others, who know less.
+
     Args:
         epochs: known sets, by rising epoch.
-        changes: encoded :class:`EpochChange` values by rising epoch; those that lead to known epochs are skipped.
+        changes: encoded :class:`EpochChange` values by rising epoch; those before the first known set prove nothing and are skipped.
         check: how signatures are checked.
 
     Raises:
@@ -66,15 +68,30 @@ def follow(epochs: tuple[ValidatorSet, ...], changes: Sequence[bytes], check: Ve
     known = list(epochs)
     for raw in changes:
         change = decode_epoch_change(raw)
-        if change.validators.epoch <= known[-1].epoch:
+        epoch = change.validators.epoch
+        if 1 <= epoch <= known[0].epoch:
             continue
-        header, last = decode_header(change.header), known[-1]
-        certificate, following = change.certificate, change.validators
-        if (certificate.height, certificate.header_hash) != (header.height, header.hash) or not last.certifies(certificate, check):
-            raise DecodeError("epoch change: certificate", f"does not show block {header.height} of epoch {last.epoch}")
-        if following.digest != header.next_validators or following.first_height != header.height + 1:
-            raise DecodeError("epoch change: validators", f"are not those that block {header.height} names")
-        if following.domain != Domain(last.domain.chain_id, last.domain.channel, last.epoch + 1):
-            raise DecodeError("epoch change: validators", f"are of epoch {following.epoch} after epoch {last.epoch}")
-        known.append(following)
+        place = epoch - known[0].epoch
+        if not 1 <= place <= len(known):
+            raise DecodeError("epoch change: validators", f"are of epoch {epoch} after epoch {known[-1].epoch}")
+        _check_change(known[place - 1], change, check)
+        if place == len(known):
+            known.append(change.validators)
+        elif known[place] != change.validators:
+            raise DecodeError("epoch change: validators", f"are not those that are known of epoch {epoch}")
     return tuple(known)
+
+
+def _check_change(last: ValidatorSet, change: EpochChange, check: Verify) -> None:
+    """Check that ``last`` hands over to the next set.
+
+    Raises:
+        DecodeError: says what does not fit.
+    """
+    header, certificate, following = decode_header(change.header), change.certificate, change.validators
+    if (certificate.height, certificate.header_hash) != (header.height, header.hash) or not last.certifies(certificate, check):
+        raise DecodeError("epoch change: certificate", f"does not show block {header.height} of epoch {last.epoch}")
+    if following.digest != header.next_validators or following.first_height != header.height + 1:
+        raise DecodeError("epoch change: validators", f"are not those that block {header.height} names")
+    if following.domain != Domain(last.domain.chain_id, last.domain.channel, last.epoch + 1):
+        raise DecodeError("epoch change: validators", f"are of epoch {following.epoch} after epoch {last.epoch}")

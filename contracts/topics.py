@@ -8,16 +8,21 @@ One topic per meter and purpose: ``gridpact/<channel>/meters/<meter>/<purpose>``
 | ``status`` | the meter, or the broker as its last will; retained | ``online`` or ``offline`` |
 | ``setpoint`` | the operator | one signed set-point |
 | ``receipt`` | the nodes | one encoded :class:`ReceiptNotice` |
+
+Who validates is told to all meters at once: ``gridpact/<channel>/epochs/<node>/<page>``, retained, each node under its own name, so that
+none can put anything in the place of what another says. The payload is a list of encoded ``EpochChange`` values
+(:mod:`consensus.validators`); the pages of one node, from 0 on, hold all of them by rising epoch.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from consensus.codec import Decoder, Wire
+from consensus.codec import Decoder, Wire, encode
 from consensus.errors import InputError
 from consensus.proofs import TransactionProof
 
@@ -25,11 +30,13 @@ ROOT = "gridpact"
 ONLINE = b"online"
 OFFLINE = b"offline"
 MAX_RECEIPT_NOTICE_BYTES = 256 * 1024
+MAX_EPOCHS_PAGE_BYTES = 512 * 1024
 MQTT_PORT = 1883
 MQTTS_PORT = 8883
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _LEVELS = 5
+_FRAME_BYTES = 5
 
 
 class Purpose(StrEnum):
@@ -54,7 +61,7 @@ class ReceiptNotice(Wire, frozen=True):
 
     Fields:
         transaction_id: id of the reading's transaction.
-        proof: check it with ``consensus.proofs.check_transaction_proof`` before believing it.
+        proof: check it with :class:`consensus.light_client.LightClient` before believing it.
     """
 
     transaction_id: bytes
@@ -62,6 +69,9 @@ class ReceiptNotice(Wire, frozen=True):
 
 
 decode_receipt_notice = Decoder(ReceiptNotice, "receipt notice", MAX_RECEIPT_NOTICE_BYTES)
+
+
+decode_epochs_page = Decoder(tuple[bytes, ...], "epochs page", MAX_EPOCHS_PAGE_BYTES)
 
 
 class BrokerAddress(NamedTuple):
@@ -88,6 +98,47 @@ def every_meter(channel: str, purpose: Purpose) -> str:
         InputError: the channel is not a name.
     """
     return f"{ROOT}/{_name('channel', channel)}/meters/+/{purpose.value}"
+
+
+def epochs_topic(channel: str, node: str, page: int) -> str:
+    """Return the topic of one page of what a node proves about epochs.
+
+    Raises:
+        InputError: channel or node is not a name.
+    """
+    return f"{_epochs_of(channel, node)}/{page}"
+
+
+def epochs_of_node(channel: str, node: str) -> str:
+    """Return the filter that matches everything that one node proves about epochs.
+
+    Raises:
+        InputError: channel or node is not a name.
+    """
+    return f"{_epochs_of(channel, node)}/+"
+
+
+def every_epochs(channel: str) -> str:
+    """Return the filter that matches everything that the nodes of a channel prove about epochs.
+
+    Raises:
+        InputError: the channel is not a name.
+    """
+    return f"{ROOT}/{_name('channel', channel)}/epochs/+/+"
+
+
+def epochs_pages(changes: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Return the payloads that hold encoded epoch changes; when more are appended, only the last page changes, or pages are added."""
+    pages: list[list[bytes]] = []
+    size = 0
+    for change in changes:
+        grown = size + len(change) + _FRAME_BYTES
+        if not pages or grown > MAX_EPOCHS_PAGE_BYTES:
+            pages.append([])
+            grown = 2 * _FRAME_BYTES + len(change)
+        pages[-1].append(change)
+        size = grown
+    return tuple(encode(tuple(page)) for page in pages)
 
 
 def parse_topic(topic: str) -> MeterTopic:
@@ -123,6 +174,10 @@ def parse_broker_url(url: str) -> BrokerAddress:
         raise InputError("broker", f"{host}: only host and port belong into the URL")
     tls = parts.scheme == "mqtts"
     return BrokerAddress(host, port or (MQTTS_PORT if tls else MQTT_PORT), tls)
+
+
+def _epochs_of(channel: str, node: str) -> str:
+    return f"{ROOT}/{_name('channel', channel)}/epochs/{_name('node', node)}"
 
 
 def _name(field: str, value: str) -> str:

@@ -1,7 +1,8 @@
 """The agent of one meter: takes readings on time, keeps them in its outbox, publishes them until the chain has proven each.
 
 Law: QoS 1 is not delivery. The broker's acknowledgement means nothing here; a reading leaves the outbox only when a certificate of the
-chain's validators shows that a block holds it. Until then it is published again and again, with growing pauses.
+chain's validators shows that a block holds it. Until then it is published again and again, with growing pauses. Who the validators are is
+proven from genesis on; a receipt by validators that are not known yet waits until they are.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ import aiomqtt
 import msgspec
 
 from consensus.application import OK
-from consensus.errors import GridPactError, InputError
-from consensus.proofs import check_transaction_proof
+from consensus.errors import GridPactError, InputError, UnknownEpochError
 from contracts.calls import ClockQuality, SubmitReading
 from contracts.events import decode_receipt
-from contracts.topics import OFFLINE, ONLINE, Purpose, decode_receipt_notice, meter_topic
+from contracts.topics import OFFLINE, ONLINE, Purpose, decode_receipt_notice, every_epochs, meter_topic
 from meters.link import BrokerLogin, end, hold_session
 from meters.outbox import Outbox
 from meters.reading import CounterSource, MeterIdentity, SignedReading, sign_again, sign_reading, unsigned_reading
 from meters.schedule import due_times_ms, next_due_ms
+from meters.validators import EpochWatch
 
 WINDOW = 200
 """Most readings published and not yet proven at a time."""
@@ -37,6 +38,8 @@ DUPLICATE = "DUPLICATE_READING"
 """The chain has counted the reading before: by an earlier transaction, if it was signed more than once."""
 IN_FUTURE = "READING_IN_FUTURE"
 """The meter's clock was ahead of the block's; the reading counts when it is sent again later."""
+MAX_PARKED = 2 * WINDOW
+"""Most receipts that wait for the proof of their epoch; the oldest goes first, and its reading is published again."""
 _RECEIPTS_AT_ONCE = 100
 _REFUSED = 0x80
 _FAILURE_PAUSE_MS = 1_000
@@ -44,7 +47,10 @@ _T = TypeVar("_T")
 
 
 class MeterStatus(msgspec.Struct, frozen=True):
-    """One meter as ``status.json`` shows it: readings published, proven, refused and waiting, over the outbox's whole life."""
+    """One meter as ``status.json`` shows it: readings published, proven, refused and waiting, over the outbox's whole life.
+
+    ``epoch`` is the last one whose validators it knows.
+    """
 
     meter: str
     published: int
@@ -53,6 +59,7 @@ class MeterStatus(msgspec.Struct, frozen=True):
     pending: int
     connected: bool
     failure: str
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +135,9 @@ class MeterAgent:
         self._reading_topic = meter_topic(identity.channel, identity.meter, Purpose.READING)
         self._receipt_topic = meter_topic(identity.channel, identity.meter, Purpose.RECEIPT)
         self._status_topic = meter_topic(identity.channel, identity.meter, Purpose.STATUS)
+        self._epochs_filter = every_epochs(identity.channel)
+        self._validators = EpochWatch(identity.meter, identity.validators, outbox)
+        self._parked: dict[bytes, bytes] = {}
         self._waiting: dict[int, _Waiting] = {}
         self._aired: set[int] = set()
         self._loaded = 0
@@ -147,7 +157,16 @@ class MeterAgent:
         """Counts and state of the connection; ``failure`` says why no reading could be taken (empty when all is well)."""
         totals = self._outbox.totals
         published = totals.proven + totals.refused + len(self._aired)
-        return MeterStatus(self._identity.meter, published, totals.proven, totals.refused, totals.pending, self._connected, self._failure)
+        return MeterStatus(
+            meter=self._identity.meter,
+            published=published,
+            proven=totals.proven,
+            refused=totals.refused,
+            pending=totals.pending,
+            connected=self._connected,
+            failure=self._failure,
+            epoch=self._validators.light.epoch,
+        )
 
     async def take_readings(self) -> int:
         """Take and store the readings that are due; return how many.
@@ -208,9 +227,10 @@ class MeterAgent:
         """Publish and settle on one connection."""
         for waiting in self._waiting.values():
             waiting.attempts, waiting.next_ms = 0, 0
-        granted = await client.subscribe(self._receipt_topic, qos=1)
-        if any(code >= _REFUSED if isinstance(code, int) else code.is_failure for code in granted):
-            raise aiomqtt.MqttError(f"the broker refuses the subscription to {self._receipt_topic}")
+        for wanted in (self._receipt_topic, self._epochs_filter):
+            granted = await client.subscribe(wanted, qos=1)
+            if any(code >= _REFUSED if isinstance(code, int) else code.is_failure for code in granted):
+                raise aiomqtt.MqttError(f"the broker refuses the subscription to {wanted}")
         await client.publish(self._status_topic, ONLINE, qos=1, retain=True)
         self._connected = True
         tasks: list[asyncio.Future[object]] = [
@@ -299,12 +319,11 @@ class MeterAgent:
                 messages.append(await anext(client.messages))
             results = _Results()
             for message in messages:
-                if message.topic.value != self._receipt_topic or not isinstance(message.payload, bytes):
-                    continue
-                try:
-                    self._check(message.payload, results)
-                except InputError as error:
-                    self._logger.warning("%s: a receipt is worthless: %s", self._identity.meter, error)
+                if isinstance(message.payload, bytes):
+                    if message.topic.value == self._receipt_topic:
+                        self._judge(message.payload, results)
+                    elif message.topic.matches(self._epochs_filter):
+                        await self._learn(message.topic.value, message.payload, results)
             settled = [*results.accepted, *results.refused]
             if results.nonce:
                 await self._blocking(partial(self._outbox.settle, results.accepted, results.refused, results.nonce))
@@ -313,17 +332,42 @@ class MeterAgent:
                     self._aired.discard(sequence)
                 self._wake.set()
 
+    async def _learn(self, topic: str, payload: bytes, results: _Results) -> None:
+        """Learn of validators, and look again at the receipts that waited for them."""
+        try:
+            if not await self._blocking(partial(self._validators.take, topic, payload)):
+                return
+        except InputError as error:
+            self._logger.warning("%s: a proof of an epoch is worthless: %s: %s", self._identity.meter, topic, error)
+            return
+        parked, self._parked = self._parked, {}
+        for receipt in parked.values():
+            self._judge(receipt, results)
+
+    def _judge(self, payload: bytes, results: _Results) -> None:
+        """Check one receipt notice; put it aside if its validators are not known yet."""
+        try:
+            self._check(payload, results)
+        except UnknownEpochError as error:
+            if len(self._parked) >= MAX_PARKED:
+                del self._parked[next(iter(self._parked))]
+            self._parked[decode_receipt_notice(payload).transaction_id] = payload
+            self._logger.info("%s: a receipt waits for the proof of epoch %d", self._identity.meter, error.epoch)
+        except InputError as error:
+            self._logger.warning("%s: a receipt is worthless: %s", self._identity.meter, error)
+
     def _check(self, payload: bytes, results: _Results) -> None:
         """Check one receipt notice; add the reading that it settles to ``results``.
 
         Raises:
+            UnknownEpochError: the validators that signed are not known yet.
             InputError: the notice does not decode, or proves nothing.
         """
         notice = decode_receipt_notice(payload)
         sent = self._outbox.sent(notice.transaction_id)
         if sent is None:
             return
-        check_transaction_proof(self._identity.validators, notice.transaction_id, notice.proof)
+        self._validators.light.transaction(notice.transaction_id, notice.proof)
         receipt = decode_receipt(notice.proof.receipt)
         if receipt.transaction_id != notice.transaction_id:
             raise InputError("proof: receipt", "is of another transaction")

@@ -102,7 +102,15 @@ class Outbox:
             if version == 0:
                 for statement in _SCHEMA.split(";"):
                     self._database.execute(statement)
-                names = {"owner": owner, "sequence": 0, "nonce": 0, "time_ms": -1, "proven": 0, "refused": 0, "proven_nonce": 0}
+                names: dict[str, object] = {
+                    "owner": owner,
+                    "sequence": 0,
+                    "nonce": 0,
+                    "time_ms": -1,
+                    "proven": 0,
+                    "refused": 0,
+                    "proven_nonce": 0,
+                }
                 self._database.executemany("INSERT INTO meta VALUES (?, ?)", names.items())
                 self._database.execute(f"PRAGMA application_id={_APPLICATION}")
                 self._database.execute(f"PRAGMA user_version={_FORMAT}")
@@ -113,6 +121,7 @@ class Outbox:
             raise OutboxError(f"{self._path}: belongs to {meta['owner']}, not to {owner}")
         self._sequence, self._nonce, self._time_ms = int(meta["sequence"]), int(meta["nonce"]), int(meta["time_ms"])
         self._proven, self._refused, self._proven_nonce = int(meta["proven"]), int(meta["refused"]), int(meta["proven_nonce"])
+        self._epochs = bytes(meta.get("epochs", b""))
 
     @property
     def next_sequence(self) -> int:
@@ -138,6 +147,22 @@ class Outbox:
     def totals(self) -> Totals:
         """Counts over the outbox's whole life."""
         return Totals(self._sequence, self._proven, self._refused)
+
+    @property
+    def epochs(self) -> bytes:
+        """What :meth:`keep_epochs` stored last; empty before the first time."""
+        return self._epochs
+
+    def keep_epochs(self, saved: bytes) -> None:
+        """Store what was proven to the meter about the chain's validators, so that it knows it again after a restart.
+
+        Raises:
+            OutboxError: the disk failed; what was stored before is still there.
+        """
+        with self._lock:
+            with self._transaction():
+                self._database.execute("INSERT OR REPLACE INTO meta VALUES ('epochs', ?)", (saved,))
+            self._epochs = saved
 
     @property
     def room(self) -> int:

@@ -41,7 +41,7 @@ class MeterIdentity:
         meter: the meter's id.
         signer: holds the meter's key.
         validity_ms: how long a signed reading may take to get into a block, chain time.
-        validators: who signs the blocks that prove a reading.
+        validators: of genesis; from there on it is proven who signs the blocks that prove a reading.
     """
 
     chain_id: str

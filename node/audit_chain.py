@@ -10,7 +10,6 @@ from consensus.block import (
     Block,
     Certificate,
     Header,
-    block_time_ms,
     decode_batch,
     decode_certificate,
     decode_header,
@@ -20,13 +19,16 @@ from consensus.codec import encode
 from consensus.errors import DecodeError
 from consensus.messages import ValidatorSet
 from consensus.transaction import Transaction, decode_transaction, signature_is_valid
+from contracts.application import LedgerApplication
 from contracts.genesis import Genesis
+from node.audit_epochs import EpochTrail
 from node.audit_keys import Extent, check_keys
 from node.audit_replay import Replay
 from node.audit_report import Findings, Progress
 from node.audit_snapshots import read_state
 from node.key_value import Database
 from node.snapshots import StoredSnapshot, stored_snapshots
+from node.state_store import PinnedState
 from node.store_layout import (
     BODY_PREFIX,
     CERTIFICATE_PREFIX,
@@ -60,6 +62,7 @@ def audit_chain(database: Database, shelf: Path, genesis: Genesis, findings: Fin
     audit_ = _ChainAudit(database, genesis, findings, extent)
     if extent.base:
         audit_.take_snapshots([one for one in stored_snapshots(shelf) if extent.base <= one.height <= extent.head])
+    audit_.read_epochs()
     audit_.check_genesis()
     if extent.base:
         audit_.check_base()
@@ -85,11 +88,20 @@ class _ChainAudit:
         self._genesis = genesis
         self._findings = findings
         self._extent = extent
-        self._validators: ValidatorSet = genesis.validator_set
+        self._epochs = EpochTrail(genesis.validator_set, findings)
         self._replay = Replay(genesis, findings)
         self._snapshots: list[StoredSnapshot] = []
         self._previous: Header | None = None
         self._certified_height = findings.certified_height
+
+    def read_epochs(self) -> None:
+        """Find all validator sets that the store knows: proven ones, and those that its state names (headers tell which of them count)."""
+        self._epochs.read_proofs(self._database)
+        state = PinnedState(self._database, self._extent.generation)
+        try:
+            self._epochs.add(LedgerApplication(self._genesis, state).epochs())
+        except (DecodeError, ValueError) as error:
+            self._findings.add(None, "state", f"the validator sets in it cannot be read: {error}")
 
     def take_snapshots(self, snapshots: list[StoredSnapshot]) -> None:
         """Note snapshots whose state executing may begin with: the first good one is taken."""
@@ -113,12 +125,16 @@ class _ChainAudit:
         height = self._extent.base
         header = self._previous = self._header(height)
         self._findings.blocks += 1
+        self._epochs.begin(height)
         if header is None:
             return
         if self._extent.base_hash not in (None, header.hash):
             self._findings.add(height, "base", "the mark names another block")
         self._check_domain(header, height)
         self._check_certificate(height, header, needed=True)
+        if (header.epoch, header.next_validators) != (self._epochs.present.epoch, self._epochs.following(header)):
+            self._findings.add(height, "header", "names other validators than those that are proven")
+        self._epochs.passed(header)
         self._begin(header)
 
     def check_kept(self, height: int) -> None:
@@ -135,7 +151,7 @@ class _ChainAudit:
         if not 0 < height < self._extent.base:
             self._findings.add(height, "kept header", f"is not below the base {self._extent.base}")
         self._check_domain(header, height)
-        if not self._proves(certificate, header):
+        if not _proves(self._epochs.at(height), certificate, header):
             self._findings.add(height, "kept header", "is not signed by a quorum of the validators")
 
     def check_block(self, height: int) -> None:
@@ -154,6 +170,8 @@ class _ChainAudit:
             else:
                 self._replay.stop(height)
             self._begin(header)
+        if header is not None:
+            self._epochs.passed(header)
         self._previous = header
         self._findings.blocks += 1
 
@@ -163,6 +181,7 @@ class _ChainAudit:
         cut = len(prefix)
         stored = ((key[cut:], value) for key, value in self._database.scan(prefix, fill_cache=False))
         self._replay.check_state(stored, self._previous)
+        self._epochs.finish(self._previous)
         if self._extent.base:
             self._findings.notes.append(self._what_was_not_executed())
 
@@ -171,9 +190,8 @@ class _ChainAudit:
         text = f"blocks below {base + 1} are not stored"
         if start is None:
             proof = "is certified" if head <= self._certified_height else "has no certificate yet"
-            return (
-                f"{text}, nor a snapshot to begin with: no block was executed again; the state has the root of block {head}, which {proof}"
-            )
+            text += ", nor is a snapshot to begin with: no block was executed again"
+            return f"{text}; the state was compared with the state root of block {head}, which {proof}"
         text += f": the state before block {start + 1} comes from a certified snapshot"
         return text + (f"; blocks {base + 1} to {start} were checked, but not executed again" if start > base else "")
 
@@ -181,7 +199,7 @@ class _ChainAudit:
         """Begin to execute with a snapshot of the state after this block, if there is a good one and nothing was begun."""
         while self._snapshots and self._snapshots[0].height <= header.height:
             snapshot = self._snapshots.pop(0)
-            entries = read_state(snapshot, header, self._validators, self._findings)
+            entries = read_state(snapshot, header, self._genesis.validator_set, self._findings)
             if entries is not None:
                 self._replay.start(header.height, entries)
                 self._snapshots = []
@@ -243,8 +261,8 @@ class _ChainAudit:
             self._findings.add(header.height, "header", "its predecessor is missing")
             return False
         ids = [transaction.id for transaction in transactions]
-        time_ms = block_time_ms(previous, block.batch)
-        wanted = make_header(previous, block.batch, ids, block.receipts, header.state_root, time_ms)
+        epoch, following = self._epochs.present.epoch, self._epochs.following(header)
+        wanted = make_header(previous, block.batch, ids, block.receipts, header.state_root, epoch, following)
         wrong = [name for name in Header.__struct_fields__ if getattr(wanted, name) != getattr(header, name)]
         for name in wrong:
             self._findings.add(header.height, "header", f"{name} does not follow from the block before and the block's own parts")
@@ -263,17 +281,18 @@ class _ChainAudit:
             return
         if (certificate.height, certificate.header_hash) != (height, header.hash):
             self._findings.add(height, "certificate", "is for another header")
-        elif encode(certificate) != raw or not self._proves(certificate, header):
+        elif encode(certificate) != raw or not _proves(self._epochs.present, certificate, header):
             self._findings.add(height, "certificate", "is not signed by a quorum of the validators")
-
-    def _proves(self, certificate: Certificate, header: Header) -> bool:
-        named = (certificate.height, certificate.header_hash) == (header.height, header.hash)
-        return named and self._validators.certifies(certificate)
 
     def _check_index(self, height: int, transactions: Sequence[Transaction]) -> None:
         for position, transaction in enumerate(transactions):
             if self._database.get(INDEX_PREFIX + transaction.id) != PLACE.pack(height, position):
                 self._findings.add(height, "index", f"the entry of transaction {position} ({transaction.id.hex()}) is missing or wrong")
+
+
+def _proves(validators: ValidatorSet, certificate: Certificate, header: Header) -> bool:
+    named = (certificate.height, certificate.header_hash) == (header.height, header.hash)
+    return named and validators.certifies(certificate)
 
 
 def _find_stray_index_entries(database: Database, findings: Findings) -> None:

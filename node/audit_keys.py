@@ -11,6 +11,7 @@ from node.store_layout import (
     BASE_KEY,
     BODY_PREFIX,
     CERTIFICATE_PREFIX,
+    EPOCH_PREFIX,
     FORMAT,
     FORMAT_KEY,
     GENERATION_KEY,
@@ -31,6 +32,7 @@ _KEY_BYTES = {
     RECEIPTS_PREFIX: HEIGHT.size,
     CERTIFICATE_PREFIX: HEIGHT.size,
     KEPT_PREFIX: HEIGHT.size,
+    EPOCH_PREFIX: HEIGHT.size,
     INDEX_PREFIX: 32,
     PENDING_PREFIX: 32,
 }

@@ -10,6 +10,7 @@ from consensus.block import NO_PROPOSER, NULL_BATCH, Block, Header, decode_batch
 from consensus.errors import InvariantViolation
 from consensus.state_tree import StateTree
 from consensus.transaction import Transaction
+from consensus.validators import set_at
 from contracts.application import LedgerApplication
 from contracts.genesis import Genesis
 from node.audit_report import Findings
@@ -106,6 +107,8 @@ class Replay:
             return
         self._state.apply(finalized.writes)
         self._application.commit()
+        if set_at(self._application.epochs(), header.height + 1).digest != header.next_validators:
+            self._findings.add(header.height, "next validators", "are not what executing the blocks gives")
 
     def stop(self, height: int) -> None:
         """Note that a block cannot be executed again."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from consensus.messages import ValidatorSet
+
 MAX_FAULTS = 1_000
 Progress = Callable[[int, int], None]
 """Called with the height that was checked and the height of the head."""
@@ -57,7 +59,7 @@ class AuditReport:
 
 @dataclass(slots=True)
 class Findings:
-    """Collects faults and counts while an audit runs."""
+    """Collects faults and counts while an audit runs; ``epochs`` are the validator sets that were found."""
 
     height: int = -1
     blocks: int = 0
@@ -67,6 +69,7 @@ class Findings:
     base: int = 0
     replayed_from: int | None = None
     notes: list[str] = field(default_factory=list)
+    epochs: tuple[ValidatorSet, ...] = ()
 
     def add(self, height: int | None, what: str, detail: str) -> None:
         """Note a fault (none beyond the bound)."""

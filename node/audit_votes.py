@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from consensus.block import batch_digest, decode_batch
 from consensus.codec import encode
 from consensus.effects import LogRecord
@@ -26,11 +28,15 @@ from node.audit_report import Findings
 from node.key_value import Database
 from node.vote_log import (
     BODIES_PREFIX,
+    EVIDENCE_PREFIX,
     FORMAT,
     FORMAT_KEY,
+    ID_BYTES,
+    ID_KEY,
     RECORD_KEY,
     RECORD_PREFIX,
     SEQUENCE,
+    decode_evidence,
     decode_raws,
     decode_record,
     record_key,
@@ -51,22 +57,25 @@ def audit_votes(database: Database, genesis: Genesis, findings: Findings) -> Non
     """
     if database.get(FORMAT_KEY) != FORMAT:
         findings.add(None, "vote log", f"its format is not {FORMAT.decode()}")
-    validators = genesis.validator_set
+    book = _Book(findings.epochs or (genesis.validator_set,))
     batches: dict[tuple[int, bytes], tuple[bytes, ...]] = {}
-    signers: set[int] = set()
     highest = 0
+    if len(database.get(ID_KEY) or b"") not in (0, ID_BYTES):
+        findings.add(None, "vote log", "its id is malformed")
     for key, value in database.scan(b"", fill_cache=False):
-        if key == FORMAT_KEY:
+        if key in (FORMAT_KEY, ID_KEY):
             continue
         try:
             if key.startswith(RECORD_PREFIX) and len(key) == len(RECORD_PREFIX) + RECORD_KEY.size:
-                highest = max(highest, _check_record(key, value, validators, batches, signers))
+                highest = max(highest, _check_record(key, value, book, batches))
+            elif key.startswith(EVIDENCE_PREFIX):
+                _check_evidence(key, value, book)
             elif not key.startswith(BODIES_PREFIX) or len(key) != len(BODIES_PREFIX) + SEQUENCE.size + _DIGEST_BYTES:
                 raise _VoteFault("belongs to nothing")
         except (DecodeError, _VoteFault) as error:
             findings.add(None, "vote log", f"{key.hex()}: {error}")
-    if len(signers) > 1:
-        findings.add(None, "vote log", f"holds own votes of several validators: {sorted(signers)}")
+    if len(book.signers) > 1:
+        findings.add(None, "vote log", f"holds own votes of several validators: {', '.join(sorted(book.signers))}")
     if highest > findings.height:
         findings.add(
             highest,
@@ -80,64 +89,91 @@ def audit_votes(database: Database, genesis: Genesis, findings: Findings) -> Non
             findings.add(None, "vote log", f"{key.hex()}: {error}")
 
 
-def _check_record(
-    key: bytes, value: bytes, validators: ValidatorSet, batches: dict[tuple[int, bytes], tuple[bytes, ...]], signers: set[int]
-) -> int:
+class _Book:
+    """The validator sets by epoch, and whose votes were found."""
+
+    def __init__(self, epochs: Iterable[ValidatorSet]) -> None:
+        self._sets = {one.epoch: one for one in epochs}
+        self.signers: set[str] = set()
+
+    def checks(self, vote: Vote) -> bool:
+        """Tell whether a vote was signed by the validator that it names."""
+        validators = self._sets.get(vote.epoch)
+        return validators is not None and validators.checks(vote)
+
+    def own(self, vote: Vote) -> None:
+        """Note a checked vote of the log's owner."""
+        self.signers.add(self._sets[vote.epoch].names[vote.sender])
+
+
+def _check_record(key: bytes, value: bytes, book: _Book, batches: dict[tuple[int, bytes], tuple[bytes, ...]]) -> int:
     """Check one record; return the height that it proves to have been stored (0: none)."""
     record = decode_record(value)
     if record_key(record) != key or encode(record) != value:
         raise _VoteFault("stands at the wrong key or is not encoded as it must be")
     if record.kind == Kind.COMMIT:
-        return _check_commit(record, validators, signers)
+        return _check_commit(record, book)
     message = decode_message(record.data)
     if encode(message) != record.data:
         raise _VoteFault("holds a message that is not encoded as it must be")
     match message:
         case PrePrepareMessage(vote, batch):
-            _check_vote(vote, record, validators)
+            _check_vote(vote, record, book)
             if batch_digest(batch) != vote.digest or record.batch_digest not in (b"", vote.digest):
                 raise _VoteFault("holds a batch that is not the one voted for")
             batches[record.sequence, vote.digest] = decode_batch(batch).transaction_ids if batch else ()
         case VoteMessage(vote) if record.kind in (Kind.PREPARE, Kind.CHECKPOINT):
-            _check_vote(vote, record, validators)
-            signers.add(vote.sender)
+            _check_vote(vote, record, book)
+            book.own(vote)
             return record.sequence if record.kind == Kind.CHECKPOINT else 0
         case ViewChangeMessage(vote, body):
-            _check_statement(vote, body, record, validators)
-            signers.add(vote.sender)
+            _check_statement(vote, body, record, book)
+            book.own(vote)
             stable = decode_view_change_body(body).stable
             return stable.height if stable is not None else 0
         case NewViewMessage(vote, body):
-            _check_statement(vote, body, record, validators)
+            _check_statement(vote, body, record, book)
             decode_new_view_body(body)
         case _:
             raise _VoteFault("holds a message of another kind")
     return 0
 
 
-def _check_commit(record: LogRecord, validators: ValidatorSet, signers: set[int]) -> int:
+def _check_commit(record: LogRecord, book: _Book) -> int:
     prepared = decode_prepared(record.data)
     if encode(prepared) != record.data:
         raise _VoteFault("is not encoded as it must be")
-    _check_vote(prepared.commit, record, validators)
-    signers.add(prepared.commit.sender)
+    _check_vote(prepared.commit, record, book)
+    book.own(prepared.commit)
     for vote in (prepared.proof.pre_prepare, *prepared.proof.prepares):
-        if vote.digest != prepared.commit.digest or vote.sequence != record.sequence or not validators.checks(vote):
+        if vote.digest != prepared.commit.digest or vote.sequence != record.sequence or not book.checks(vote):
             raise _VoteFault("holds a prepared certificate that proves nothing")
     return 0
 
 
-def _check_vote(vote: Vote, record: LogRecord, validators: ValidatorSet) -> None:
-    if (vote.kind, vote.view, vote.sequence) != (record.kind, record.view, record.sequence):
+def _check_vote(vote: Vote, record: LogRecord, book: _Book) -> None:
+    if (vote.kind, vote.epoch, vote.view, vote.sequence) != (record.kind, record.epoch, record.view, record.sequence):
         raise _VoteFault("holds a vote for another place")
-    if not validators.checks(vote):
+    if not book.checks(vote):
         raise _VoteFault("holds a vote whose signature does not check")
 
 
-def _check_statement(vote: Vote, body: bytes, record: LogRecord, validators: ValidatorSet) -> None:
-    _check_vote(vote, record, validators)
+def _check_statement(vote: Vote, body: bytes, record: LogRecord, book: _Book) -> None:
+    _check_vote(vote, record, book)
     if body_digest(body) != vote.digest:
         raise _VoteFault("holds a body that is not the one signed")
+
+
+def _check_evidence(key: bytes, value: bytes, book: _Book) -> None:
+    """Check two votes of one validator for the same place with different digests."""
+    first, second = decode_evidence(value)
+    place = (first.epoch, first.sender, first.kind, first.view, first.sequence)
+    if key != EVIDENCE_PREFIX + encode(place) or encode((first, second)) != value:
+        raise _VoteFault("stands at the wrong key or is not encoded as it must be")
+    if place != (second.epoch, second.sender, second.kind, second.view, second.sequence) or first.digest == second.digest:
+        raise _VoteFault("holds two votes that do not contradict each other")
+    if not book.checks(first) or not book.checks(second):
+        raise _VoteFault("holds a vote whose signature does not check")
 
 
 def _check_bodies(key: bytes, value: bytes, batches: dict[tuple[int, bytes], tuple[bytes, ...]]) -> None:

@@ -1,14 +1,16 @@
 """The client: what agents and tools use to talk to the nodes of one channel. It needs no database, no server, no numbers,
 and ``aiohttp`` only once a request is made.
 
-It believes no single node about what matters: a receipt counts with its proof against the validators of genesis, and a genesis
-that was not given by the user must come from enough nodes that one of them is honest.
+It believes no single node about what matters: a receipt counts with its proof against the validators of its epoch, these are proven
+from genesis on (:mod:`consensus.light_client` says what that trusts), and a genesis that was not given by the user must come from enough
+nodes that one of them is honest.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from consensus.application import OK
@@ -19,6 +21,7 @@ from contracts.events import Billed
 from contracts.genesis import Genesis
 from contracts.views import AccountView, BillsView, CreditView, LedgerTotals, MarketView, MeterView
 from node.client_calls import Executed, ProvenAccount, agreed_genesis, checked, chunks, post, proof_at, proven_account
+from node.client_epochs import EpochFollower
 from node.client_pool import BadAnswer, NodePool, NodeUnreachable, Refused, as_message
 from node.http.views import (
     MetersView,
@@ -49,6 +52,9 @@ class GridPactClient:
         channel: None for the nodes' default channel.
         timeout_s: for one attempt at one node.
         patience_s: how long to retry while the nodes have no room for more transactions.
+
+    Attributes:
+        epochs: the validators of the chain, as far as they were proven to this client.
     """
 
     def __init__(
@@ -63,6 +69,7 @@ class GridPactClient:
         self._pool = NodePool(urls, genesis.channel if genesis and channel is None else channel, timeout_s)
         self._genesis = genesis
         self._patience_s = patience_s
+        self.epochs = EpochFollower(self._pool, self.genesis)
 
     async def __aenter__(self) -> GridPactClient:
         return self
@@ -120,7 +127,7 @@ class GridPactClient:
             TimeoutError: it is not there yet; it may still come.
             NodeUnreachable: no node answers, or none with a valid proof.
         """
-        genesis = await self.genesis()
+        await self.epochs.known()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         while True:
@@ -131,7 +138,7 @@ class GridPactClient:
                 try:
                     proof = await proof_at(self._pool, url, transaction_id, wait_s)
                     if proof is not None:
-                        return checked(genesis, transaction_id, proof)
+                        return await self.epochs.check(url, partial(checked, transaction_id, proof))
                     causes.pop(url, None)
                 except (BadAnswer, InputError) as error:
                     causes[url] = str(error)
@@ -170,12 +177,12 @@ class GridPactClient:
         return await self._pool.get(f"/v1/accounts/{name}", AccountView)
 
     async def proven_account(self, name: str) -> ProvenAccount | None:
-        """Return one account with the proof of it, checked against the validators of genesis; None if no node knows it.
+        """Return one account with the proof of it, checked against the validators of its epoch; None if no node knows it.
 
         Raises:
             NodeUnreachable: no node gives a valid proof.
         """
-        return await proven_account(self._pool, await self.genesis(), name)
+        return await proven_account(self._pool, await self.genesis(), self.epochs, name)
 
     async def meter(self, name: str) -> MeterView | None:
         """Return one meter."""

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from consensus.block import Header
 from consensus.codec import encode
 from consensus.errors import InputError
-from consensus.proofs import (
-    EntryProof,
-    TransactionProof,
-    check_entry_proof,
-    check_transaction_proof,
-    decode_entry_proof,
-    decode_transaction_proof,
-)
+from consensus.light_client import LightClient
+from consensus.proofs import EntryProof, TransactionProof, decode_entry_proof, decode_transaction_proof
 from consensus.quorum import quorums
 from consensus.transaction import MAX_TRANSACTION_BYTES
 from contracts.events import Receipt, decode_receipt
 from contracts.genesis import Genesis, check_genesis
 from contracts.queries import LedgerView
 from contracts.views import AccountView
+from node.client_epochs import EpochFollower
 from node.client_pool import BadAnswer, NodePool, NodeUnreachable, read
 from node.http.views import ProvenAccountView, SubmissionView, TransactionView
 
@@ -74,13 +70,14 @@ async def proof_at(pool: NodePool, url: str, transaction_id: bytes, wait_s: floa
         raise BadAnswer(f"answers nonsense ({error})") from error
 
 
-def checked(genesis: Genesis, transaction_id: bytes, proof: TransactionProof) -> Executed:
-    """Return what a proof proves.
+def checked(transaction_id: bytes, proof: TransactionProof, light: LightClient) -> Executed:
+    """Return what a proof proves to somebody who knows what ``light`` knows.
 
     Raises:
+        UnknownEpochError: it is of an epoch after the last known one.
         InputError: it does not prove it.
     """
-    header = check_transaction_proof(genesis.validator_set, transaction_id, proof)
+    header = light.transaction(transaction_id, proof)
     return Executed(transaction_id, decode_receipt(proof.receipt), header, proof)
 
 
@@ -138,8 +135,15 @@ class _OneEntry:
             yield self._key, self._value
 
 
-async def proven_account(pool: NodePool, genesis: Genesis, name: str) -> ProvenAccount | None:
+def _shown(proof: EntryProof, light: LightClient) -> Header:
+    return light.entry(proof)
+
+
+async def proven_account(pool: NodePool, genesis: Genesis, epochs: EpochFollower, name: str) -> ProvenAccount | None:
     """Return an account as a certified block left it; None if no node knows it.
+
+    Args:
+        epochs: knows, or learns, who signs blocks.
 
     Raises:
         NodeUnreachable: no node gives a valid proof.
@@ -151,7 +155,7 @@ async def proven_account(pool: NodePool, genesis: Genesis, name: str) -> ProvenA
             if answer is None:
                 return None
             proof = decode_entry_proof(bytes.fromhex(answer.proof or ""))
-            header = check_entry_proof(genesis.validator_set, proof)
+            header = await epochs.check(url, partial(_shown, proof))
             account = LedgerView(genesis, _OneEntry(proof.key, proof.value)).account(name)
             if account is not None:
                 return ProvenAccount(account, header, proof)

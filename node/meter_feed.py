@@ -1,4 +1,4 @@
-"""Takes readings in from MQTT, and tells meters what became of them.
+"""Takes readings in from MQTT, and tells meters what became of them and who the validators are.
 
 Law: a message is acknowledged only when the channel has stored it, or has refused it for good. What is not acknowledged comes again, from
 the broker or (it may lose things) from the meter itself, which publishes until it holds a proof. Duplicates are normal.
@@ -28,6 +28,7 @@ from consensus.errors import InputError
 from consensus.proofs import TransactionProof
 from consensus.transaction import MAX_TRANSACTION_BYTES, decode_transaction
 from contracts.topics import BrokerAddress, Purpose, ReceiptNotice, every_meter, meter_topic, parse_topic
+from node.epoch_notices import EpochNotices
 
 FULL = "FULL"
 SOURCE = "mqtt"
@@ -114,7 +115,7 @@ class MeterFeed:
 
     Args:
         channel: whose readings to take in.
-        node: the node's name; it names the session at the broker, so no two nodes may share it.
+        node: the node's name; it names the session at the broker and the topic of its proofs, so no two nodes may share it.
         broker: how to reach it.
         submit: the channel's intake.
         find_proof: looks up the proof of a transaction that a certified block holds already, so that a meter that asks again (by
@@ -143,6 +144,7 @@ class MeterFeed:
         self._refusals: Counter[str] = Counter()
         self._receipts: deque[tuple[str, bytes]] = deque()
         self._receipt_waits = asyncio.Event()
+        self._epochs = EpochNotices(channel, node)
         self._client: aiomqtt.Client | None = None
         self._connected = False
         self._last_error = ""
@@ -184,6 +186,14 @@ class MeterFeed:
             self._count("receipts_dropped", 1)
         self._receipts.append((topic, notice))
         self._receipt_waits.set()
+
+    def publish_epochs(self, changes: Sequence[bytes]) -> None:
+        """Let all meters know the validators, soon and again on every new connection, until others are given.
+
+        Args:
+            changes: encoded ``EpochChange`` values by rising epoch, from 1 on.
+        """
+        self._epochs.put(changes)
 
     def status(self) -> FeedStatus:
         """Return the state of the connection and the counts."""
@@ -247,20 +257,19 @@ class MeterFeed:
 
     async def _session(self, client: aiomqtt.Client) -> None:
         """Work on one connection; ends by exception only."""
-        intake = asyncio.create_task(self._take_in(client))
-        receipts = None
+        tasks = [asyncio.create_task(self._take_in(client))]
         try:
             granted = await client.subscribe(self._filter, qos=1)
             if any(code >= _REFUSED if isinstance(code, int) else code.is_failure for code in granted):
                 raise aiomqtt.MqttError(f"the broker refuses the subscription to {self._filter}")
             self._connected, self._last_error = True, ""
             self._logger.info("broker session holds", broker=f"{self._broker.address.host}:{self._broker.address.port}")
-            receipts = asyncio.create_task(self._send_receipts(client))
-            done, _ = await asyncio.wait([intake, receipts], return_when=asyncio.FIRST_COMPLETED)
+            tasks += [asyncio.create_task(work) for work in (self._send_receipts(client), self._epochs.send(client))]
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
-            await _end([task for task in (intake, receipts) if task is not None])
+            await _end(tasks)
 
     async def _take_in(self, client: aiomqtt.Client) -> None:
         """Take in what arrives, in batches."""

@@ -177,9 +177,9 @@ class OutgoingLink:
             set_no_delay(writer)
             return await self._serve(reader, writer)
         except ssl.SSLError as error:
-            return f"TLS refused: {tls_reason(error)}"
+            return f"{'broken' if self._heard else 'TLS refused'}: {tls_reason(error)}"
         except OSError as error:
-            return f"broken: {error.strerror or type(error).__name__}"
+            return f"broken: {error.strerror or type(error).__name__}" if self._heard else REFUSED
         except DecodeError:
             return "malformed answer"
         finally:

@@ -236,7 +236,6 @@ class SnapshotShelf:
         _sync_folder(folder)
         folder.rename(self.folder / str(height))
         _sync_folder(self.folder)
-        log.info("made a snapshot of the state", height=height, chunks=len(marks), entries=sum(mark.count for mark in marks))
         for old in stored_snapshots(self.folder)[: -self._keep]:
             self._drop(old)
 

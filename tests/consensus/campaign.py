@@ -132,7 +132,17 @@ def _let_it_fail(host: Host) -> None:
 
 def _where(host: Host) -> tuple[object, ...]:
     status = host.replica.status(0)
-    return (host.index, host.up, status.epoch, status.seat, status.view, status.changing, host.disk.height, status.certified, status.snapshot)
+    return (
+        host.index,
+        host.up,
+        status.epoch,
+        status.seat,
+        status.view,
+        status.changing,
+        host.disk.height,
+        status.certified,
+        status.snapshot,
+    )
 
 
 def _never(host: Host) -> None:

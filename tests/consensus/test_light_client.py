@@ -178,6 +178,16 @@ def test_learning_twice_or_in_parts_is_the_same() -> None:
     assert parts.save() == informed(chain).save()
 
 
+def test_two_successors_of_one_epoch_are_two_chains() -> None:
+    """The members of epoch 0 really signed both: whoever knows one refuses the other."""
+    chain = story()
+    client = informed(chain)
+    elsewhere = signed_change(chain, 1, validators(1, chain.sets[1].first_height, range(80, 84)))
+    with pytest.raises(InputError, match="known of epoch 1"):
+        client.learn([elsewhere])
+    assert client.epochs == tuple(chain.sets)
+
+
 def test_former_validators_prove_nothing_above_their_epoch() -> None:
     """The quorum of epoch 0 signs a block that lies in epoch 1: only who does not know epoch 1 can be fooled."""
     chain = story()

@@ -11,7 +11,7 @@ from consensus.codec import encode
 from consensus.messages import ChunkMessage, Message, SnapshotMessage
 from consensus.snapshot import Chunk, SnapshotManifest, decode_chunk, decode_manifest
 from tests.consensus.campaign import HABITS, Byzantine, Campaign, _let_it_fail
-from tests.consensus.plain_ledger import Seat, set_batch, signer
+from tests.consensus.plain_ledger import SET, Seat, set_batch, signer
 from tests.consensus.virtual_cluster import NEVER, Host, VirtualCluster
 
 NODES = 7
@@ -101,7 +101,7 @@ class Upheaval(Campaign):
         """Let a node in or out, or change a key."""
         dice, last = self.random, self.cluster.witness.sets[-1]
         others = [host for host in self.honest if host.name not in last.names]
-        members = [host for host in self.honest if host.name in last.names]
+        members = [host for host in self.honest if host.name in last.names and self._votes(host)]
         choice = dice.random()
         if choice < 0.4 and others:
             self._submit_change(self._seat(dice.choice(others)))
@@ -124,7 +124,8 @@ class Upheaval(Campaign):
         """Wipe a disk, unless somebody else is faulty just now; who was wiped already may be wiped again."""
         dice = self.random
         out = [host for host in self.honest if not self._votes(host)]
-        if self.bad is not None:
+        is_changing = any(batch.startswith(SET) for host in self.honest for batch in host.pending)
+        if self.bad is not None or (is_changing and not out):
             return
         host = dice.choice(out or self.honest)
         host.wipe()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
-from consensus.block import genesis_header, make_header
+import msgspec
+
+from consensus.block import Certificate, Header, genesis_header, make_header
 from consensus.codec import encode
 from consensus.crypto import Ed25519Signer
 from consensus.merkle import prove_inclusion
-from consensus.messages import Kind, make_certificate, sign_vote
+from consensus.messages import Kind, ValidatorSet, make_certificate, sign_vote
 from consensus.proofs import TransactionProof
 from consensus.transaction import decode_transaction
+from consensus.validators import EpochChange
 from contracts.events import Receipt
 from contracts.genesis import ConsensusRules, Genesis, MarketRules, Meter, Participant, Tariff, Validator, check_genesis
 from contracts.topics import ReceiptNotice
@@ -49,24 +51,25 @@ def make_genesis(meters: Sequence[str], max_validity_ms: int = 86_400_000) -> Ge
 
 
 class Chain:
-    """Puts readings into certified blocks; every reading that it was given once counts once."""
+    """Puts readings into certified blocks; every reading that it was given once counts once.
+
+    Args:
+        signers: of all validator sets, by name (``dc0``, ...); the others' keys are made from their names.
+    """
 
     def __init__(self, genesis: Genesis, signers: Sequence[Ed25519Signer] = VALIDATORS) -> None:
-        self._domain = genesis.validator_set.domain
-        self._signers = signers
-        self._heights = itertools.count(1)
         self._genesis = genesis
+        self._signers = {f"dc{index}": signer for index, signer in enumerate(signers)}
+        self.sets = [genesis.validator_set]
+        self.changes: list[bytes] = []
+        first = genesis.validator_set.digest
+        self.head = genesis_header(genesis.chain_id, genesis.channel, START_MS, genesis.digest, bytes(32), first)
 
     def notices(self, raws: Sequence[bytes], code: str = "OK") -> list[ReceiptNotice]:
+        """Return the receipts of one block that holds these readings."""
         ids = [decode_transaction(raw).id for raw in raws]
         receipts = [encode(Receipt(identity, code, "", ())) for identity in ids]
-        previous = genesis_header(self._genesis.chain_id, self._genesis.channel, START_MS, self._genesis.digest, bytes(32))
-        header = make_header(previous, b"", ids, receipts, bytes(32), START_MS + next(self._heights))
-        votes = tuple(
-            sign_vote(signer, self._domain, Kind.CHECKPOINT, 0, header.height, header.hash, index)
-            for index, signer in enumerate(self._signers[:3])
-        )
-        certificate = make_certificate(0, votes)
+        header, certificate = self._block(ids, receipts, self.sets[-1])
         return [
             ReceiptNotice(
                 identity,
@@ -76,3 +79,27 @@ class Chain:
             )
             for place, identity in enumerate(ids)
         ]
+
+    def enter_epoch(self, names: Sequence[str]) -> bytes:
+        """Go on under other validators; return the proof of their epoch."""
+        last = self.sets[-1]
+        domain = msgspec.structs.replace(last.domain, epoch=last.epoch + 1)
+        keys = tuple(self.signer(name).public_key for name in names)
+        following = ValidatorSet(domain, self.head.height + 2, tuple(names), keys, (b"",) * len(names))
+        header, certificate = self._block([], [], following)
+        self.sets.append(following)
+        self.changes.append(encode(EpochChange(encode(header), certificate, following)))
+        return self.changes[-1]
+
+    def signer(self, name: str) -> Ed25519Signer:
+        return self._signers.get(name) or meter_key(name)
+
+    def _block(self, ids: Sequence[bytes], receipts: Sequence[bytes], following: ValidatorSet) -> tuple[Header, Certificate]:
+        present = self.sets[-1]
+        self.head = header = make_header(self.head, b"", ids, receipts, bytes(32), present.epoch, following.digest)
+        seats = range(present.quorums.quorum)
+        votes = [
+            sign_vote(self.signer(present.names[seat]), present.domain, Kind.CHECKPOINT, 0, header.height, header.hash, seat)
+            for seat in seats
+        ]
+        return header, make_certificate(tuple(votes))

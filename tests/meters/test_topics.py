@@ -9,7 +9,20 @@ from hypothesis import strategies as st
 from consensus.codec import encode
 from consensus.errors import DecodeError, InputError
 from contracts.calls import SubmitReading
-from contracts.topics import BrokerAddress, Purpose, decode_receipt_notice, every_meter, meter_topic, parse_broker_url, parse_topic
+from contracts.topics import (
+    BrokerAddress,
+    Purpose,
+    decode_epochs_page,
+    decode_receipt_notice,
+    epochs_of_node,
+    epochs_pages,
+    epochs_topic,
+    every_epochs,
+    every_meter,
+    meter_topic,
+    parse_broker_url,
+    parse_topic,
+)
 from meters.reading import MeterIdentity, sign_reading
 from tests.meters.chain import START_MS, Chain, make_genesis, meter_key
 
@@ -94,3 +107,32 @@ def test_receipt_notices_round_trip_and_bad_ones_are_refused() -> None:
     for bad in (b"", encode(notice)[:-1], encode((notice.transaction_id,)), bytes(300_000)):
         with pytest.raises(DecodeError):
             decode_receipt_notice(bad)
+
+
+def test_epochs_are_published_under_the_name_of_the_node_that_proves_them() -> None:
+    assert epochs_topic("main", "dc0", 3) == "gridpact/main/epochs/dc0/3"
+    assert epochs_of_node("main", "dc0") == "gridpact/main/epochs/dc0/+"
+    assert every_epochs("main") == "gridpact/main/epochs/+/+"
+    for channel, node in (("+", "dc0"), ("main", "dc0/1"), ("main", "#"), ("", "dc0"), ("main", "")):
+        with pytest.raises(InputError):
+            epochs_topic(channel, node, 0)
+        with pytest.raises(InputError):
+            epochs_of_node(channel, node)
+    with pytest.raises(InputError):
+        every_epochs("a/b")
+
+
+@given(st.lists(st.integers(0, 256 * 1024), max_size=12))
+def test_pages_hold_all_changes_in_order_and_none_is_too_large(sizes: list[int]) -> None:
+    changes = [bytes(size) for size in sizes]
+    pages = epochs_pages(changes)
+    assert [change for page in pages for change in decode_epochs_page(page)] == changes
+    assert all(page != encode(()) for page in pages)
+    for count in range(len(changes)):
+        assert epochs_pages(changes[:count])[:-1] == pages[: max(len(epochs_pages(changes[:count])) - 1, 0)], "full pages never change"
+
+
+def test_small_changes_share_a_page() -> None:
+    assert len(epochs_pages([bytes(1000)] * 500)) == 1
+    assert len(epochs_pages([bytes(1000)] * 600)) == 2
+    assert epochs_pages([]) == ()

@@ -78,7 +78,7 @@ async def test_queries(node: Node) -> None:
     node.channel.clock.time_ms = START_MS + 3_600_000 + 1
     async with GridPactClient([node.api.url]) as client:
         assert (await client.genesis()).digest == make_genesis().digest
-        assert (await client.status()).node == "dc0"
+        assert (await client.status()).node == "node0"
         assert (await client.totals()).supply_conserved
         market = await client.market("trading")
         assert market is not None
@@ -124,7 +124,7 @@ async def test_broken_and_silent_nodes_are_left_for_the_next(node: Node) -> None
     liars = [Liar(b"{nonsense"), Liar(silent), Liar(b'{"no": "status"}')]
     urls = [await liar.start() for liar in liars]
     async with GridPactClient([*urls, node.api.url], make_genesis(), timeout_s=0.5) as client:
-        assert (await client.status()).node == "dc0"
+        assert (await client.status()).node == "node0"
         executed = await client.wait_receipt(bytes.fromhex(await client.submit(node.channel.transfer())), 20)
         assert executed.receipt.code == "OK"
     assert all(liar.asked for liar in liars)

@@ -73,7 +73,7 @@ async def test_a_transaction_is_taken_executed_and_proven(site: Site, form: str)
     assert (found["status"], found["certified"], found["height"], found["position"]) == ("executed", True, 1, 0)
     assert found["receipt"]["events"][0]["amount_micro"] == 42
     proof = decode_transaction_proof(bytes.fromhex(found["proof"]["encoded"]))
-    assert check_transaction_proof(site.channel.genesis.validator_set, transaction_id, proof).height == 1
+    assert check_transaction_proof([site.channel.genesis.validator_set], transaction_id, proof).height == 1
     assert found["proof"]["header"]["hash"] == found["proof"]["certificate"]["header_hash"]
 
 

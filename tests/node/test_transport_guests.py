@@ -11,6 +11,7 @@ import uvloop
 from node.framing import KEEPALIVE, Frame, FrameSplitter, pack_frame
 from node.incoming import GUEST_SLICE_S
 from node.keys import Authority, create_authority
+from node.outgoing import REFUSED
 from node.transport import PeerAddress
 from tests.node.link_nodes import (
     DEADLINE_S,
@@ -95,7 +96,7 @@ async def test_the_newest_connection_of_a_guest_counts(tmp_path: Path, authority
 
 
 async def test_guests_past_the_limit_are_refused_until_one_goes(tmp_path: Path, authority: Authority) -> None:
-    third = Node("three", tls_files(tmp_path / "three", authority, "three"), FAST)
+    third = Node("three", tls_files(tmp_path / "three", authority, "three"))
     async with (
         nodes(tmp_path, authority, max_guests=2) as (first, second),
         follower(tmp_path, authority, first, name="one"),
@@ -106,7 +107,7 @@ async def test_guests_past_the_limit_are_refused_until_one_goes(tmp_path: Path, 
         await until(lambda: first.refused("too many guests") > 1)
         assert first.guests() == {"one", "two"}
         assert not third.connected()
-        assert "refuses this node" in str(third.status("dc1").last_error)
+        assert third.status("dc1").last_error == REFUSED
         assert first.links.send("two", frame(1))
         assert second.links.send("dc1", frame(2))
         await until(lambda: two.numbers("dc1") == [1] and first.numbers("dc2") == [2])
@@ -145,7 +146,7 @@ async def test_a_silent_guest_is_let_go(tmp_path: Path, authority: Authority) ->
         reader, writer = await stranger(first.links.port, tls_files(tmp_path / "mute", authority, "mute").client)
         assert await closed(reader)
         writer.transport.abort()
-        assert first.refused("silent") == 1
+        assert first.refused("silent") > 0
         await until(lambda: first.guests() == set() and second.connected())
 
 
@@ -225,12 +226,12 @@ async def test_a_flood_of_a_guest_leaves_the_loop_to_others(tmp_path: Path, auth
         first.handle = costly
         ticking = asyncio.create_task(ticks())
         _, writer = await stranger(first.links.port, tls_files(tmp_path / "flood", authority, "flood").client)
-        writer.write(b"".join(pack_frame(frame(number)) for number in range(1_000)))
+        writer.write(b"".join(pack_frame(frame(number)) for number in range(300)))
         for number in range(20):
             second.links.send("dc1", frame(number))
             await until(lambda number=number: first.numbers("dc2") == list(range(number + 1)))
-        assert len(first.numbers("flood")) < 1_000, "the frames of the validator came in between"
-        await until(lambda: first.numbers("flood") == list(range(1_000)))
+        assert len(first.numbers("flood")) < 300, "the frames of the validator came in between"
+        await until(lambda: first.numbers("flood") == list(range(300)))
         ticking.cancel()
         writer.transport.abort()
         assert max(per_turn) <= 2 * GUEST_SLICE_S / cost_s
@@ -243,7 +244,7 @@ async def test_a_peer_that_answers_garbage_is_left(tmp_path: Path, authority: Au
         writer.write(KEEPALIVE + pack_frame(frame(1)) + b"\xff" * 64)
 
     server = await asyncio.start_server(odd, "127.0.0.1", 0, ssl=contexts.server)
-    async with server, nodes(tmp_path, authority, count=1, times=FAST) as (first,), follower(tmp_path, authority, first) as guest:
+    async with server, nodes(tmp_path, authority, count=1) as (first,), follower(tmp_path, authority, first) as guest:
         port = server.sockets[0].getsockname()[1]
         first.links.set_peers({"dc2": PeerAddress("127.0.0.1", port)})
         await until(lambda: first.refused("malformed answer") > 1)
@@ -253,7 +254,7 @@ async def test_a_peer_that_answers_garbage_is_left(tmp_path: Path, authority: Au
 
 
 async def test_a_handler_that_fails_on_an_answer_reaches_the_loop_and_the_link_comes_back(tmp_path: Path, authority: Authority) -> None:
-    async with nodes(tmp_path, authority, count=1) as (first,), follower(tmp_path, authority, first, times=FAST) as guest:
+    async with nodes(tmp_path, authority, count=1) as (first,), follower(tmp_path, authority, first) as guest:
         seen: list[object] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: seen.append(context.get("exception")))
 
@@ -271,7 +272,7 @@ async def test_a_handler_that_fails_on_an_answer_reaches_the_loop_and_the_link_c
 
 async def test_a_restarted_node_finds_its_guests_again(tmp_path: Path, authority: Authority) -> None:
     """The follower redials by itself; what it is sent then arrives."""
-    async with nodes(tmp_path, authority, count=1) as (first,), follower(tmp_path, authority, first, times=FAST) as guest:
+    async with nodes(tmp_path, authority, count=1) as (first,), follower(tmp_path, authority, first) as guest:
         port = first.links.port
         await first.links.stop()
         await until(lambda: not guest.connected())

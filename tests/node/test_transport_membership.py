@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import uvloop
 
 from node.keys import Authority, create_authority
 from node.transport import LinkTimes, PeerAddress
-from tests.node.link_nodes import FAST, NAMES, NOWHERE, Node, follower, frame, nodes, read_tls, started, tls_files, until
+from tests.node.link_nodes import NOWHERE, Node, follower, frame, nodes, number_of, read_tls, started, tls_files, until
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ async def test_a_node_goes_from_guest_to_peer_and_back_again_and_again(tmp_path:
 
 
 async def test_a_promoted_guest_that_cannot_be_dialled_still_gets_its_frames(tmp_path: Path, authority: Authority) -> None:
-    async with nodes(tmp_path, authority, count=1, times=FAST) as (first,), follower(tmp_path, authority, first) as guest:
+    async with nodes(tmp_path, authority, count=1) as (first,), follower(tmp_path, authority, first) as guest:
         await until(lambda: first.guests() == {"follower"})
         first.links.set_peers({"follower": NOWHERE})
         await until(lambda: "cannot connect" in str(first.status("follower").last_error))
@@ -205,7 +205,7 @@ async def test_a_promoted_guest_that_cannot_be_dialled_still_gets_its_frames(tmp
 async def test_any_changes_in_any_order_leave_whole_links_and_no_tasks(tmp_path: Path, authority: Authority) -> None:
     before = len(asyncio.all_tasks())
     dice = random.Random(7)
-    async with nodes(tmp_path, authority, count=4, times=FAST) as made:
+    async with nodes(tmp_path, authority, count=4) as made:
         places: list[Callable[[Node], PeerAddress]] = [lambda node: node.address, lambda _: NOWHERE]
         for step in range(60):
             node = dice.choice(made)
@@ -218,11 +218,17 @@ async def test_any_changes_in_any_order_leave_whole_links_and_no_tasks(tmp_path:
             node.dial(*made)
         await until(lambda: all(node.connected() and len(node.links.peers) == 3 for node in made))
         for node in made:
-            node.got.clear()
-            node.links.broadcast(frame(99))
+            others = [other for other in made if other is not node]
+
+            def reached(node: Node = node, others: Sequence[Node] = others) -> bool:
+                node.links.broadcast(frame(99))
+                return all(99 in other.numbers(node.name) for other in others)
+
+            await until(reached)
         for node in made:
-            await until(lambda node=node: [node.numbers(other) for other in NAMES if other != node.name] == [[99]] * 3)
             assert node.guests() == set()
+            old = [(peer, number_of(got)) for peer, got in node.got if number_of(got) != 99]
+            assert len(old) == len(set(old)), "twice"
         expected = before + 4 * (3 * 3 + 2 * 3)
         await until(lambda: len(asyncio.all_tasks()) <= expected)
     await until(lambda: len(asyncio.all_tasks()) == before)

@@ -1,0 +1,300 @@
+"""Four real replicas on one virtual network, clock and ledger: what they say, log and store are the valid inputs of many targets.
+
+The play is always the same: blocks in view 0, one replica that misses some and fetches them, a primary that falls silent, blocks in the
+next view. Every message kind of normal operation and of view changes occurs. What depends on the shape of events and effects stands here.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from cluster.fuzz.world import GENESIS_MS, VALIDATORS, history, make_genesis, signer_of
+from consensus.application import FinalizedBlock
+from consensus.block import (
+    NO_PROPOSER,
+    NULL_BATCH,
+    Batch,
+    Block,
+    Certificate,
+    CertifiedBlock,
+    Header,
+    block_time_ms,
+    decode_batch,
+    decode_block,
+    genesis_header,
+    make_header,
+)
+from consensus.codec import encode
+from consensus.effects import (
+    Adopt,
+    AdoptionFailed,
+    BatchChecked,
+    Broadcast,
+    Certified,
+    CheckBatch,
+    Diverged,
+    Effect,
+    Event,
+    Execute,
+    Executed,
+    LogRecord,
+    Persist,
+    Propose,
+    Received,
+    Send,
+    ServeBlocks,
+    Tick,
+    Waiting,
+)
+from consensus.errors import InvariantViolation
+from consensus.messages import BlocksMessage, Message
+from consensus.quorum import quorums
+from consensus.replica import Replica
+from consensus.state import ReplicaConfig
+from consensus.transaction import Transaction, decode_transaction
+from contracts.application import LedgerApplication
+from contracts.genesis import Genesis
+from node.audit_chain import MemoryState
+
+START_MS = 1_000
+TICK_MS = 20
+DELAY_MS = 2
+IN_VIEW_0 = 14
+"""Blocks before the primary falls silent."""
+IN_VIEW_1 = 6
+MISSED = range(8, 11)
+"""Heights of which the last replica hears nothing when they are ordered."""
+
+
+class Said(NamedTuple):
+    """One message on its way."""
+
+    at_ms: int
+    sender: int
+    to: int
+    message: Message
+
+
+class Made(NamedTuple):
+    """One block of the only chain there is."""
+
+    block: Block
+    finalized: FinalizedBlock
+
+
+class Chain:
+    """The ledger of all replicas: they execute the same batches, so each is executed once."""
+
+    def __init__(self, genesis: Genesis) -> None:
+        self.genesis = genesis
+        self.state = MemoryState()
+        self.application = LedgerApplication(genesis, self.state)
+        self.first: FinalizedBlock = self.application.init_chain()
+        self._commit(self.first)
+        self.made: list[Made] = []
+        self.transactions: dict[bytes, Transaction] = {}
+
+    @property
+    def headers(self) -> list[Header]:
+        """All headers, genesis first."""
+        genesis = self.genesis
+        zero = genesis_header(genesis.chain_id, genesis.channel, genesis.time_ms, genesis.digest, self.first.tree.root)
+        return [zero, *(made.block.header for made in self.made)]
+
+    def execute(self, height: int, batch: bytes) -> Block:
+        """Return the block that ``batch`` makes at ``height``.
+
+        Raises:
+            InvariantViolation: another batch was executed there.
+        """
+        if height > len(self.made):
+            self._make(batch)
+        made = self.made[height - 1]
+        if made.block.batch != batch:
+            raise InvariantViolation(f"two batches at height {height}")
+        return made.block
+
+    def _make(self, batch: bytes) -> None:
+        head = self.headers[-1]
+        decoded = Batch(0, NO_PROPOSER, 0, ()) if batch == NULL_BATCH else decode_batch(batch)
+        named = [self.transactions[one] for one in decoded.transaction_ids]
+        time_ms = block_time_ms(head, batch)
+        finalized = self.application.finalize_block(head.height + 1, time_ms, decoded.proposer, named)
+        included = [named[position] for position in finalized.included]
+        header = make_header(head, batch, [one.id for one in included], finalized.receipts, finalized.tree.root, time_ms)
+        self.made.append(Made(Block(header, batch, tuple(one.raw for one in included), finalized.receipts), finalized))
+        self._commit(finalized)
+
+    def _commit(self, finalized: FinalizedBlock) -> None:
+        self.state.apply(finalized.writes)
+        self.application.commit()
+
+
+def make_replica(genesis: Genesis, index: int) -> Replica:
+    """Return a validator's replica on an empty disk."""
+    rules = genesis.consensus
+    config = ReplicaConfig(
+        index,
+        genesis.validator_set,
+        quorums(len(genesis.validators)),
+        signer_of(VALIDATORS[index]),
+        window=rules.window,
+        max_in_flight=rules.max_in_flight,
+    )
+    return Replica(config)
+
+
+@dataclass(slots=True)
+class Host:
+    """What stands around one replica.
+
+    Attributes:
+        heard: every event that the replica took, with its time: stepping a fresh one through them leads to the same state.
+        records: its vote log, nothing forgotten.
+    """
+
+    index: int
+    replica: Replica
+    heard: list[tuple[Event | None, int]] = field(default_factory=list)
+    records: list[LogRecord] = field(default_factory=list)
+    certificates: dict[int, Certificate] = field(default_factory=dict)
+    height: int = 0
+
+
+class Rehearsal:
+    """Plays the whole play once.
+
+    Attributes:
+        said: all messages, in the order in which they were sent (one entry for each receiver).
+        marks: number of events that each replica had taken when a block was certified everywhere, by height.
+    """
+
+    def __init__(self) -> None:
+        self.genesis = make_genesis()
+        self.chain = Chain(self.genesis)
+        self.hosts = [Host(index, make_replica(self.genesis, index)) for index in range(len(VALIDATORS))]
+        self.said: list[Said] = []
+        self.marks: dict[int, tuple[int, ...]] = {}
+        self._now_ms = START_MS
+        self._mail: list[tuple[int, int, Said]] = []
+        self._silent: frozenset[int] = frozenset()
+        self._deaf: frozenset[int] = frozenset()
+        self._play()
+
+    # -------------------------------------------------------------------------------------------------------- the play
+
+    def _play(self) -> None:
+        for host in self.hosts:
+            self._step(host, None)
+        blocks = history(self.genesis)
+        for height in range(1, IN_VIEW_0 + 1):
+            self._deaf = frozenset((3,)) if height in MISSED else frozenset()
+            self._order(0, 0, next(blocks))
+            self._run(lambda height=height: self._stands(height))  # type: ignore[misc]
+            self.marks[height] = tuple(len(host.heard) for host in self.hosts)
+        self._run(lambda: all(host.height >= IN_VIEW_0 for host in self.hosts))
+        self._silent = frozenset((0,))
+        for host in self.hosts[1:]:
+            self._step(host, Waiting(self._now_ms))
+        self._run(lambda: all(host.replica.view == 1 and host.replica.can_propose == (host.index == 1) for host in self.hosts[1:]))
+        for host in self.hosts[1:]:
+            self._step(host, Waiting(None))
+        for height in range(IN_VIEW_0 + 1, IN_VIEW_0 + IN_VIEW_1 + 1):
+            self._order(1, 1, next(blocks))
+            self._run(lambda height=height: self._stands(height))  # type: ignore[misc]
+            self.marks[height] = tuple(len(host.heard) for host in self.hosts)
+        self._silent = frozenset()
+        self._run(lambda: all(host.height == len(self.chain.made) for host in self.hosts))
+
+    def _stands(self, height: int) -> bool:
+        away = self._silent | self._deaf
+        return all(height in host.certificates for host in self.hosts if host.index not in away)
+
+    def _order(self, primary: int, view: int, block: tuple[int, list[bytes]]) -> None:
+        """Let the primary propose one block's transactions, which everybody has."""
+        time_ms, raws = block
+        transactions = [decode_transaction(raw) for raw in raws]
+        self.chain.transactions.update({one.id: one for one in transactions})
+        batch = encode(Batch(view, primary, time_ms, tuple(one.id for one in transactions)))
+        self._step(self.hosts[primary], Propose(batch))
+
+    def _run(self, until: Callable[[], bool]) -> None:
+        """Let time pass until something holds.
+
+        Raises:
+            InvariantViolation: it never does.
+        """
+        end_ms = self._now_ms + 60_000
+        next_tick_ms = self._now_ms
+        while not until():
+            if self._now_ms > end_ms:
+                raise InvariantViolation("the rehearsal stands still")
+            if self._mail and self._mail[0][0] <= next_tick_ms:
+                at_ms, _, said = heapq.heappop(self._mail)
+                self._now_ms = max(self._now_ms, at_ms)
+                if said.to not in self._deaf | self._silent:
+                    self._step(self.hosts[said.to], Received(said.sender, said.message))
+                continue
+            self._now_ms = next_tick_ms = max(self._now_ms, next_tick_ms) + TICK_MS
+            for host in self.hosts:
+                self._step(host, Tick())
+
+    # --------------------------------------------------------------------------------------------------------- a host
+
+    def _step(self, host: Host, event: Event | None) -> None:
+        """Step one replica (None: start it), perform what it wants, step it with the answers."""
+        waiting: list[Event | None] = [event]
+        while waiting:
+            following = waiting.pop(0)
+            host.heard.append((following, self._now_ms))
+            effects = host.replica.start(self._now_ms) if following is None else host.replica.step(following, self._now_ms)
+            for effect in effects:
+                waiting += self._perform(host, effect)
+
+    def _perform(self, host: Host, effect: Effect) -> Iterator[Event]:
+        match effect:
+            case Persist(records):
+                host.records += records
+            case Send(peer, message):
+                self._send(host, peer, message)
+            case Broadcast(message):
+                for peer in range(len(self.hosts)):
+                    if peer != host.index:
+                        self._send(host, peer, message)
+            case CheckBatch():
+                yield BatchChecked(effect.view, effect.sequence, effect.digest, accepted=True)
+            case Execute(sequence, batch):
+                host.height = sequence
+                yield Executed(sequence, self.chain.execute(sequence, batch).header.hash)
+            case Adopt(sequence, certified) if sequence > host.height:
+                yield self._adopt(host, sequence, certified)
+            case Certified():
+                host.certificates[effect.certificate.height] = effect.certificate
+            case ServeBlocks(peer, first, last):
+                held = range(first, min(last, max(host.certificates, default=0)) + 1)
+                blocks = tuple(CertifiedBlock(encode(self.chain.made[one - 1].block), host.certificates[one]) for one in held)
+                self._send(host, peer, BlocksMessage(blocks))
+            case Diverged():
+                raise InvariantViolation(f"replica {host.index} diverged in the rehearsal")
+
+    def _adopt(self, host: Host, sequence: int, certified: CertifiedBlock) -> Event:
+        made = self.chain.execute(sequence, decode_block(certified.block).batch)
+        if encode(made) != certified.block:
+            return AdoptionFailed(sequence, "another block")
+        host.height = sequence
+        return Executed(sequence, made.header.hash)
+
+    def _send(self, host: Host, peer: int, message: Message) -> None:
+        if host.index in self._silent | self._deaf:
+            return
+        said = Said(self._now_ms, host.index, peer, message)
+        self.said.append(said)
+        heapq.heappush(self._mail, (self._now_ms + DELAY_MS, len(self.said), said))
+
+
+def chain_time_ms(height: int) -> int:
+    """Return a chain time after the block at ``height``."""
+    return GENESIS_MS + (height + 1) * 20_000
