@@ -5,16 +5,21 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.pool import Pool
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import msgspec
 
 from cluster.simulation import worker
+from cluster.simulation.exhaustive import ExhaustiveReport
+from cluster.simulation.planting import PlantError
 from cluster.simulation.settings import FAULTS, Outcome, Settings
 from cluster.simulation.shrink import Replay
 
 CHUNK = 10
+MOST_WAITING = 16
 Edits = Sequence[tuple[str, str, str]]
 Progress = Callable[[int, int, int], None]
 """Takes runs done, runs in all, violations so far."""
@@ -68,7 +73,7 @@ def cores() -> int:
 
 
 class Workers:
-    """A pool of worker processes; use it as a context manager.
+    """Worker processes; use it as a context manager.
 
     Args:
         count: how many.
@@ -76,29 +81,46 @@ class Workers:
     """
 
     def __init__(self, count: int, edits: Edits = ()) -> None:
-        self._pool: Pool = multiprocessing.get_context("spawn").Pool(count, worker.prepare, (tuple(edits),))
+        spawn = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(count, spawn, worker.prepare, (tuple(edits),))
 
     def __enter__(self) -> Workers:
         """Begin."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End all workers, whatever they do."""
-        self._pool.terminate()
-        self._pool.join()
+        """End: what has not begun is given up."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def outcomes(self, settings: Sequence[Settings], seeds: range, *, stop: bool = False) -> Iterator[list[Outcome]]:
-        """Yield the outcomes of all seeds under all settings, chunk by chunk as they come in.
+    def outcomes(self, settings: Sequence[Settings], seeds: range) -> Iterator[list[Outcome]]:
+        """Yield the outcomes of all seeds under all settings, chunk by chunk, in order.
 
-        Args:
-            stop: end a chunk at its first failure.
+        Raises:
+            PlantError: the bug cannot be planted.
         """
-        tasks = [(one, list(seeds[start : start + CHUNK]), stop) for start in range(0, len(seeds), CHUNK) for one in settings]
-        yield from self._pool.imap_unordered(worker.run, tasks)
+        waiting: deque[Future[list[Outcome]]] = deque()
+        for start in range(0, len(seeds), CHUNK):
+            for one in settings:
+                waiting.append(self._submit((one, list(seeds[start : start + CHUNK]))))
+            while len(waiting) >= MOST_WAITING:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    def _submit(self, task: tuple[Settings, list[int]]) -> Future[list[Outcome]]:
+        try:
+            return self._pool.submit(worker.run, task)
+        except BrokenProcessPool as error:
+            raise PlantError("the worker processes could not begin") from error
 
     def replay(self, settings: Settings, seed: int, *, shrink: bool) -> Replay:
         """Run one seed again and return its trace."""
-        return self._pool.apply(worker.replay, ((settings, seed, shrink),))
+        return self._pool.submit(worker.replay, (settings, seed, shrink)).result()
+
+    def explore(self, byzantine: Sequence[int | None], most: int | None = None) -> list[ExhaustiveReport]:
+        """Explore the small bounded schedule, one part for each who may be Byzantine."""
+        parts = [self._pool.submit(worker.explore, (one,), most) for one in byzantine]
+        return [part.result() for part in parts]
 
 
 def run_many(settings: Sequence[Settings], seeds: range, jobs: int, progress: Progress, edits: Edits = ()) -> Report:

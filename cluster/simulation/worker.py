@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from cluster.simulation.planting import plant
 
 if TYPE_CHECKING:
+    from cluster.simulation.exhaustive import ExhaustiveReport
     from cluster.simulation.settings import Outcome, Settings
     from cluster.simulation.shrink import Replay
 
@@ -31,22 +32,20 @@ def prepare(edits: Sequence[tuple[str, str, str]]) -> None:
     gc.disable()
 
 
-def run(task: tuple[Settings, Sequence[int], bool]) -> list[Outcome]:
+def run(task: tuple[Settings, Sequence[int]]) -> list[Outcome]:
     """Run seeds.
 
     Args:
-        task: settings, seeds, and whether to stop at the first that fails.
+        task: settings and seeds.
     """
     from cluster.simulation.simulation import run_seed  # noqa: PLC0415  # after planting
 
-    settings, seeds, stop = task
+    settings, seeds = task
     outcomes = []
     for count, seed in enumerate(seeds):
         outcomes.append(run_seed(settings, seed))
         if count % COLLECT_EVERY == COLLECT_EVERY - 1:
             gc.collect()
-        if stop and outcomes[-1].failed:
-            break
     gc.collect()
     return outcomes
 
@@ -61,3 +60,10 @@ def replay(task: tuple[Settings, int, bool]) -> Replay:
 
     settings, seed, shrink = task
     return replay_seed(settings, seed, shrink=shrink)
+
+
+def explore(byzantine: Sequence[int | None], most: int | None) -> ExhaustiveReport:
+    """Explore all view changes of the small bounded schedule."""
+    from cluster.simulation.exhaustive import explore as explore_all  # noqa: PLC0415  # after planting
+
+    return explore_all(byzantine, most=most)
