@@ -185,7 +185,6 @@ class _Drill:
         self._stage = stage
         self._opening = {name: BALANCE_MICRO for name, _ in actors.accounts}
         self._report = report
-        self._draw = random.Random(settings.seed)  # noqa: S311 - a schedule that can be had again, no secret
         self._rounds: list[Round] = []
         self._failures: list[Failure] = []
 
@@ -221,13 +220,13 @@ class _Drill:
             await stage.wait_final(time.monotonic(), "before the fault")
             await stage.wait_level()
             primary, view = await stage.primary()
-            scene = set_scene(stage, fault, target, primary, self._draw)
+            scene = set_scene(stage, fault, target, primary, draw_of_round(settings.seed, number))
             aim, node = hit(scene, fault)
             words = f"round {number + 1} of {settings.rounds}: {fault} of {node}" + (f", the {aim}" if aim != node else "")
             self._report("drill", number / settings.rounds, words)
             self._rounds.append(await play_round(scene, fault, view))
             async with stage.quiet():
-                found = await inspect(stage, book, scene.victims, self._draw)
+                found = await inspect(stage, book, scene.victims)
                 self._rounds[-1] = structs.replace(self._rounds[-1], left_out=await stage.left_out())
         except RunError as error:
             found = [Violation("failed", str(error))]
@@ -267,6 +266,11 @@ class _Drill:
             details=tuple(rounds),
             failures=tuple(self._failures),
         )
+
+
+def draw_of_round(seed: int, number: int) -> random.Random:
+    """Return what a round draws from: it does not depend on what happened before, so that a seed gives the same schedule again."""
+    return random.Random(f"{seed}/{number}")  # noqa: S311 - no secret
 
 
 def _spread(rounds: Sequence[Round], wanted: Callable[[Round], bool]) -> Recovery:

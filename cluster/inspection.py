@@ -16,7 +16,7 @@ AGREE_TIMEOUT_S = 60.0
 SAMPLE = 30
 
 
-async def inspect(stage: Stage, book: ChainBook, suspects: Sequence[int], draw: random.Random) -> list[Violation]:
+async def inspect(stage: Stage, book: ChainBook, suspects: Sequence[int]) -> list[Violation]:
     """Hold what the nodes have stored since the last call against what their clients were promised.
 
     Call it while the stage is quiet. The new blocks are read in full, with their results, from the node that was hit; of the others
@@ -24,7 +24,6 @@ async def inspect(stage: Stage, book: ChainBook, suspects: Sequence[int], draw: 
 
     Args:
         suspects: indices of the nodes that were hit, at least one.
-        draw: chooses the old blocks.
 
     Raises:
         RunError: a node does not answer.
@@ -37,7 +36,7 @@ async def inspect(stage: Stage, book: ChainBook, suspects: Sequence[int], draw: 
     if len({(head.height, head.head_hash, head.state_root) if head is not None else None for head in heads}) > 1:
         return [Violation("fork", f"the heads differ: {_heads(stage, heads)}")]
     top = max(head.height for head in heads if head is not None)
-    found = await _enter(stage, book, suspects[0], range(book.height + 1, top + 1), draw)
+    found = await _enter(stage, book, suspects[0], range(book.height + 1, top + 1))
     acknowledged = [(stage.history.ids[one], stage.lab.names[stage.history.taken_by[one]]) for one in stage.history.take_news()]
     found += book.missing(acknowledged)
     balances = await read_balances(stage.session, stage.lab.names[suspects[0]], stage.lab.urls[suspects[0]], list(book.balances))
@@ -57,7 +56,7 @@ async def _evidence(stage: Stage) -> list[Violation]:
     ]
 
 
-async def _enter(stage: Stage, book: ChainBook, source: int, heights: range, draw: random.Random) -> list[Violation]:
+async def _enter(stage: Stage, book: ChainBook, source: int, heights: range) -> list[Violation]:
     """Enter the new blocks as one node has them, and compare the others' with them."""
     names, urls, session = stage.lab.names, stage.lab.urls, stage.session
     blocks = await read_blocks(session, names[source], urls[source], heights, receipts=True)
@@ -67,14 +66,15 @@ async def _enter(stage: Stage, book: ChainBook, source: int, heights: range, dra
     for index, (name, url) in enumerate(zip(names, urls, strict=True)):
         found += book.compare(name, await read_hashes(session, name, url, heights), heights)
         if index in stage.refilled:
-            found += await _compare_old(stage, book, index, draw)
+            found += await _compare_old(stage, book, index)
     return found
 
 
-async def _compare_old(stage: Stage, book: ChainBook, index: int, draw: random.Random) -> list[Violation]:
+async def _compare_old(stage: Stage, book: ChainBook, index: int) -> list[Violation]:
     """Compare some old blocks of a node that got everything from the others; those before a snapshot it may lack."""
     name, url = stage.lab.names[index], stage.lab.urls[index]
-    heights = sorted(draw.sample(range(1, book.height + 1), min(SAMPLE, book.height)))
+    chance = random.SystemRandom()
+    heights = sorted(chance.sample(range(1, book.height + 1), min(SAMPLE, book.height)))
     found = await asyncio.gather(*(read_hashes(stage.session, name, url, range(height, height + 1)) for height in heights))
     hashes = {height: value for part in found for height, value in part.items()}
     first = min(hashes, default=book.height)

@@ -46,10 +46,9 @@ def send_status(turn: Turn) -> None:
         turn.broadcast(StatusMessage(turn.sign(Kind.STATUS, state.view, 0, body_digest(body)), body), everybody=True)
     for digest in state.missing:
         turn.broadcast(FetchBatch(digest))
-    stands = (state.executed, state.certified)
-    if state.stuck_at == stands:
+    if state.stuck_at == state.certified:
         fetch_blocks(turn, stuck=True)
-    state.stuck_at = stands
+    state.stuck_at = state.certified
     state_transfer.go_on(turn)
 
 
@@ -111,7 +110,7 @@ def _take_certificate(turn: Turn, certificate: Certificate | None) -> None:
     state = turn.state
     if certificate is None or not state.certified < certificate.height <= state.executed:
         return
-    if state.stuck_at == (state.executed, state.certified) and turn.certifies(certificate):
+    if state.stuck_at == state.certified and turn.certifies(certificate):
         certify(turn, certificate)
 
 
@@ -150,7 +149,7 @@ def fetch_blocks(turn: Turn, *, stuck: bool = False) -> None:
     """Ask peers that have more certified blocks for the next ones, a different range each.
 
     Args:
-        stuck: nothing moved since the last status, so even a block that is being executed is asked for: its bodies may not be had.
+        stuck: no certificate came since the last status, so even a block that is being executed is asked for: its bodies may not be had.
     """
     state = turn.state
     if state.transfer is not None:
@@ -164,6 +163,8 @@ def fetch_blocks(turn: Turn, *, stuck: bool = False) -> None:
             peer.fetch_failures += 1
     for name in sorted(state.peers, key=lambda name: (state.peers[name].fetch_failures, name)):
         peer = state.peers[name]
+        if turn.now_ms < peer.rest_until_ms:
+            continue
         if peer.fetch_deadline_ms is not None:
             first = max(first, peer.fetch_last + 1)
             continue
@@ -214,6 +215,7 @@ def on_blocks(turn: Turn, peer: str, message: BlocksMessage) -> None:
         if not turn.knows_epoch(block.certificate.epoch):
             break
         if not turn.certifies(block.certificate):
+            _distrust(turn, known)
             raise PeerFault(peer, Suspicion.BAD_CERTIFICATE, f"block {height}")
         taken = True
         if height <= state.executed:
@@ -223,6 +225,12 @@ def on_blocks(turn: Turn, peer: str, message: BlocksMessage) -> None:
     adopt_fetched(turn)
     if taken:
         fetch_blocks(turn)
+
+
+def _distrust(turn: Turn, peer: Peer) -> None:
+    """Leave a peer that sent bad blocks in peace for a while: it would send more, as fast as it is asked."""
+    peer.fetch_failures += 1
+    peer.rest_until_ms = turn.now_ms + FETCH_TIMEOUT_MS
 
 
 def adopt_fetched(turn: Turn) -> None:
@@ -253,6 +261,6 @@ def on_adoption_failed(turn: Turn, sequence: int, reason: str) -> None:
     state.adopting = None
     state.submitted = state.executed
     turn.fault(peer, Suspicion.BAD_BLOCK, f"block {sequence}: {reason}")
-    state.peers.setdefault(peer, Peer()).fetch_failures += 1
+    _distrust(turn, state.peers.setdefault(peer, Peer()))
     state.fetched = {height: entry for height, entry in state.fetched.items() if entry[1] != peer}
     fetch_blocks(turn)

@@ -32,7 +32,10 @@ def on_executed(turn: Turn, sequence: int, header_hash: bytes, announced: tuple[
     state.own_headers[sequence] = header_hash
     held = state.held.pop(sequence, None)
     if state.adopting is not None:
-        held, state.adopting = state.adopting[0].certificate, None
+        block, peer = state.adopting
+        held, state.adopting = block.certificate, None
+        if peer in state.peers:
+            state.peers[peer].fetch_failures = 0
     if held is not None:
         certify(turn, held)
         return

@@ -271,6 +271,13 @@ class AdoptSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepProofs:
+    """Store the proofs of these epochs (encoded ``EpochChange`` values): the certificates that they need cannot be had any more."""
+
+    changes: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """Two signed votes of one validator that an honest one never signs both. Keep and publish them."""
 
@@ -329,6 +336,7 @@ Effect = (
     | StageSnapshot
     | StageChunk
     | AdoptSnapshot
+    | KeepProofs
     | Evidence
     | Fault
     | ViewEntered

@@ -1,11 +1,12 @@
 """From one epoch to the next (laws in :mod:`consensus.validators`).
 
-A replica enters the next epoch when the last block of the present one has its certificate. There it starts afresh: view 0, no votes, that
-certificate as its stable checkpoint. No replica can have voted above that block before: :meth:`consensus.state.Turn.may_order`.
+A replica enters the next epoch when the last block of the present one has its certificate. There it starts afresh: view 0, no votes
+(but those that its log holds, if it was there before and lost its blocks), that certificate as its stable checkpoint. No replica can have voted above that block before: :meth:`consensus.state.Turn.may_order`.
 """
 
 from __future__ import annotations
 
+from consensus import recovery
 from consensus.committee import committee_of
 from consensus.effects import EpochEntered, ViewEntered
 from consensus.messages import ValidatorSet
@@ -48,8 +49,11 @@ def enter_epoch(turn: Turn, validators: ValidatorSet) -> None:
             slot.later, slot.prepared = {}, None
         else:
             del state.slots[sequence]
+    if committee.index is not None:
+        recovery.recall(state)
     watch_boundary(turn)
     for peer in state.peers.values():
         peer.heard_ms = turn.now_ms
     turn.emit(EpochEntered(validators, committee.index))
-    turn.emit(ViewEntered(0, committee.primary(0), state.certified))
+    turn.emit(ViewEntered(state.view, committee.primary(state.view), state.certified))
+    recovery.resume(turn)

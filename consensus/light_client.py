@@ -24,7 +24,7 @@ from consensus.crypto import Verify, verify
 from consensus.errors import InputError
 from consensus.messages import ValidatorSet
 from consensus.proofs import EntryProof, TransactionProof, certified_header, check_entry_proof, check_transaction_proof
-from consensus.validators import decode_epoch_changes, follow, set_at
+from consensus.validators import decode_epoch_change, decode_epoch_changes, follow, set_at
 
 
 class LightClient:
@@ -69,14 +69,17 @@ class LightClient:
         """Learn of later epochs, of all or of none.
 
         Args:
-            changes: encoded ``EpochChange`` values by rising epoch, up from the last known one; those of known epochs teach nothing,
-                and are checked all the same.
+            changes: encoded ``EpochChange`` values by rising epoch, up from the last known one; those of known sets teach nothing.
 
         Raises:
             InputError: one is malformed, not certified, not the next one, or of another set than the known one.
         """
         epochs, kept = self._epochs, list(self._changes)
         for change in changes:
+            following = decode_epoch_change(change).validators
+            place = following.epoch - epochs[0].epoch
+            if 0 <= place < len(epochs) and epochs[place] == following:
+                continue
             followed = follow(epochs, (change,), self._check)
             if len(followed) > len(epochs):
                 epochs = followed

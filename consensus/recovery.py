@@ -57,7 +57,7 @@ class Recovered:
 def recover(found: Recovered, config: ReplicaConfig) -> ReplicaState:
     """Return the state of a replica that starts from ``found`` (an empty one for a first start).
 
-    Votes of other epochs than that of the next block are of no more use: their blocks are certified, or they were never sent.
+    Votes of epochs before that of the next block are of no more use: their blocks are certified.
 
     Raises:
         InvariantViolation: the log holds something that this replica never writes.
@@ -72,17 +72,28 @@ def recover(found: Recovered, config: ReplicaConfig) -> ReplicaState:
     if committee.epoch:
         state.view_start, state.view_stable = validators.first_height - 1, found.certificate
     state.own_headers = {height: value for height, value in found.headers.items() if height > state.certified}
-    records = [record for record in found.records if record.epoch == committee.epoch]
+    state.logged = [record for record in found.records if record.epoch >= committee.epoch]
+    recall(state)
+    for height, digest in found.batches.items():
+        if height > state.certified:
+            state.slot(height).decided = digest
+    return state
+
+
+def recall(state: ReplicaState) -> None:
+    """Put the votes of the present epoch that the log held at the start back in their places.
+
+    Votes of a later epoch wait in ``state.logged`` until it is entered: the blocks of a replica can be lost without its votes.
+    """
+    epoch = state.committee.epoch
+    records = [record for record in state.logged if record.epoch == epoch]
+    state.logged = [record for record in state.logged if record.epoch > epoch]
     _recover_view(state, records)
     for record in records:
         if record.sequence > state.certified:
             _recover_vote(state, record)
     proposed = [sequence for sequence, slot in state.slots.items() if slot.pre_prepare is not None]
     state.next_sequence = max([state.executed, state.view_start, *proposed]) + 1
-    for height, digest in found.batches.items():
-        if height > state.certified:
-            state.slot(height).decided = digest
-    return state
 
 
 def _recover_view(state: ReplicaState, records: Sequence[LogRecord]) -> None:

@@ -10,6 +10,7 @@ socket or file. The rules are in:
 | :mod:`consensus.view_change` | 4.4 | view-change, new-view, re-proposals |
 | :mod:`consensus.catch_up` | 5.2 (of the TOCS paper) | status, retransmission, fetching certified blocks |
 | :mod:`consensus.state_transfer` | 5.3 (of the TOCS paper) | fetching a certified snapshot |
+| :mod:`consensus.patience` | 4.5.2 (of the TOCS paper) | when to leave a view |
 | :mod:`consensus.epochs` | | from one validator set to the next |
 | :mod:`consensus.recovery` | | from the vote log back to the same votes |
 
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from consensus import catch_up, checkpoint, ordering, recovery, state_transfer, view_change
+from consensus import catch_up, checkpoint, ordering, patience, recovery, state_transfer, view_change
 from consensus.committee import Committee
 from consensus.effects import (
     AdoptionFailed,
@@ -57,7 +58,7 @@ from consensus.messages import (
     VoteMessage,
 )
 from consensus.recovery import Recovered
-from consensus.state import Peer, ReplicaConfig, Turn
+from consensus.state import ReplicaConfig, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,52 +207,13 @@ class Replica:
             case ChunkMessage():
                 state_transfer.on_chunk(turn, peer, message)
 
-    def _view_deadline_ms(self) -> int | None:
-        """When patience ends: with the primary while something waits, or with the view change while it lacks its new-view."""
-        state = self._state
-        if state.committee.index is None:
-            return None
-        if state.changing:
-            return state.view_change_deadline_ms
-        if self._is_behind():
-            return None
-        if state.overtaken:
-            return state.last_progress_ms
-        times = [since for since in (state.waiting_since_ms, state.boundary_since_ms, state.open_since_ms()) if since is not None]
-        if not times:
-            return None
-        return max(min(times), state.last_progress_ms) + view_change.timeout_ms(Turn(self._config, state, 0))
-
-    def _colleagues(self) -> list[Peer]:
-        """What the other validators of the epoch last said."""
-        committee = self._state.committee
-        seats = [(index, name) for index, name in enumerate(committee.validators.names) if index != committee.index]
-        return [self._state.peers[name] for _, name in seats if name in self._state.peers]
-
-    def _is_behind(self) -> bool:
-        """Whether at least one honest replica is ahead: then it is this one that must catch up, not the primary that is slow."""
-        heights = sorted((peer.certified for peer in self._colleagues()), reverse=True)
-        weak = self._state.committee.quorums.weak
-        return len(heights) >= weak and heights[weak - 1] > self._state.executed
-
-    def _primary_is_silent(self, now_ms: int) -> bool:
-        """Whether the primary says nothing although enough others do (else it is this replica that is cut off)."""
-        state, committee = self._state, self._state.committee
-        primary = committee.primary(state.view)
-        if committee.index in (None, primary) or state.changing:
-            return False
-        since_ms = now_ms - self._config.silence_ms
-        peer = state.peers.get(committee.name(primary))
-        heard_ms = peer.heard_ms if peer is not None and peer.heard_ms is not None else 0
-        heard = [one for one in self._colleagues() if one.heard_ms is not None and one.heard_ms > since_ms]
-        return max(heard_ms, state.last_progress_ms) <= since_ms and len(heard) + 1 >= committee.quorums.quorum
-
     def _check_timers(self, turn: Turn) -> None:
-        deadline = self._view_deadline_ms()
+        deadline = patience.view_deadline_ms(turn)
         if deadline is not None and turn.now_ms >= deadline:
             view_change.start_view_change(turn, self._state.view + 1)
         if turn.now_ms >= self._state.next_status_ms:
-            if self._primary_is_silent(turn.now_ms):
+            patience.look_around(turn)
+            if patience.primary_is_silent(turn):
                 view_change.start_view_change(turn, self._state.view + 1)
             catch_up.send_status(turn)
             _go_on(turn)
@@ -259,7 +221,7 @@ class Replica:
     @property
     def next_deadline_ms(self) -> int:
         """When a :class:`consensus.effects.Tick` is due at the latest."""
-        deadline = self._view_deadline_ms()
+        deadline = patience.view_deadline_ms(Turn(self._config, self._state, 0))
         status = self._state.next_status_ms
         return status if deadline is None else min(deadline, status)
 
@@ -300,7 +262,7 @@ class Replica:
     def status(self, now_ms: int) -> ReplicaStatus:
         """Return where this replica stands."""
         state = self._state
-        deadline = self._view_deadline_ms()
+        deadline = patience.view_deadline_ms(Turn(self._config, self._state, 0))
         slots = tuple(
             SlotStatus(
                 slot.sequence,

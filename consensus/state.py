@@ -106,8 +106,10 @@ class Peer:
         first: lowest height that it serves a block of.
         fetch_deadline_ms: until when its answer to a request for blocks is awaited; None if nothing was asked.
         fetch_first, fetch_last: the blocks asked for.
-        fetch_failures: requests that it did not answer, or badly.
+        fetch_failures: requests that it did not answer, or badly, since a block of it was good.
+        rest_until_ms: until when it is asked for no blocks, after it sent bad ones.
         offer_deadline_ms: until when its answer to a request for a snapshot is awaited.
+        offer_failures: snapshots that it did not offer, or did not deliver.
     """
 
     view: int = 0
@@ -121,7 +123,9 @@ class Peer:
     fetch_first: int = 0
     fetch_last: int = 0
     fetch_failures: int = 0
+    rest_until_ms: int = 0
     offer_deadline_ms: int | None = None
+    offer_failures: int = 0
 
 
 @dataclass(slots=True)
@@ -155,6 +159,7 @@ class ReplicaState:
         committee: of the present epoch, that of block ``certified`` + 1.
         first: lowest height that the host can serve a block of.
         log: id of this replica's vote log: it has a seat only in epochs that name it.
+        logged: votes of later epochs that the log held at the start.
         transfer: the snapshot that is being fetched.
         refused_snapshots: heights of the last ones that the host could not take.
         view: current view, or the one that is being entered while ``changing``.
@@ -172,13 +177,15 @@ class ReplicaState:
         failed_views: view changes since the last progress.
         fetched: certified blocks waiting for their turn, with the peer that sent them.
         adopting: the one that the host executes now; nothing else executes meanwhile.
-        stuck_at: executed and certified at the last status.
+        stuck_at: certified at the last status.
+        in_touch: enough others were heard lately to make a quorum with this replica.
         boundary_since_ms: when the last announced epoch came up, while the chain has not reached it.
     """
 
     epochs: list[ValidatorSet]
     committee: Committee
     log: bytes = b""
+    logged: list[LogRecord] = field(default_factory=list)
     first: int = 1
     transfer: Transfer | None = None
     refused_snapshots: list[int] = field(default_factory=list)
@@ -209,7 +216,8 @@ class ReplicaState:
     next_status_ms: int = 0
     fetched: dict[int, tuple[CertifiedBlock, str]] = field(default_factory=dict)
     adopting: tuple[CertifiedBlock, str] | None = None
-    stuck_at: tuple[int, int] = (-1, -1)
+    stuck_at: int = -1
+    in_touch: bool = False
     peers: dict[str, Peer] = field(default_factory=dict)
     boundary_since_ms: int | None = None
     diverged: bool = False

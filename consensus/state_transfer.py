@@ -11,9 +11,9 @@ snapshot, and the sequence numbers below are never voted on again.
 from __future__ import annotations
 
 from consensus.block import Header, decode_header
-from consensus.checkpoint import truncate
+from consensus.checkpoint import certify, truncate
 from consensus.committee import committee_of
-from consensus.effects import AdoptSnapshot, Certified, ServeChunk, ServeSnapshot, StageChunk, StageSnapshot
+from consensus.effects import AdoptSnapshot, Certified, KeepProofs, ServeChunk, ServeSnapshot, StageChunk, StageSnapshot
 from consensus.epochs import enter_epoch, watch_boundary
 from consensus.errors import DecodeError, InvariantViolation, PeerFault, Suspicion
 from consensus.messages import ChunkMessage, FetchChunk, FetchSnapshot, SnapshotMessage, ValidatorSet
@@ -37,17 +37,24 @@ def go_on(turn: Turn) -> None:
 
 
 def _ask_for_offers(turn: Turn) -> None:
-    """Ask those for a manifest who are far ahead, or who have pruned the blocks that this replica needs."""
+    """Ask those for a manifest who are far ahead, or who have pruned the blocks that this replica needs.
+
+    Of these only those who kept their word best: whoever offers first and then delivers nothing must not do so again and again.
+    """
     state, gap = turn.state, turn.config.snapshot_gap
     wanted = state.certified + 1
-    can_serve = any(peer.first <= wanted <= peer.certified for peer in state.peers.values())
-    for name, peer in sorted(state.peers.items()):
-        is_far = peer.certified > state.executed + gap
-        is_pruned = peer.certified >= wanted and not can_serve
-        if not (is_far or is_pruned) or (peer.offer_deadline_ms is not None and turn.now_ms < peer.offer_deadline_ms):
-            continue
-        peer.offer_deadline_ms = turn.now_ms + OFFER_TIMEOUT_MS
-        turn.send(name, FetchSnapshot(state.executed + (1 if is_pruned else gap // 2 + 1)))
+    can_serve = any(peer.first <= wanted <= peer.certified and peer.fetch_failures < MAX_FAILURES for peer in state.peers.values())
+    near = state.executed + gap if can_serve else state.certified
+    candidates = {name: peer for name, peer in sorted(state.peers.items()) if peer.certified > near}
+    for peer in candidates.values():
+        if peer.offer_deadline_ms is not None and turn.now_ms >= peer.offer_deadline_ms:
+            peer.offer_deadline_ms = None
+            peer.offer_failures += 1
+    fewest = min((peer.offer_failures for peer in candidates.values()), default=0)
+    for name, peer in candidates.items():
+        if peer.offer_failures == fewest and peer.offer_deadline_ms is None:
+            peer.offer_deadline_ms = turn.now_ms + OFFER_TIMEOUT_MS
+            turn.send(name, FetchSnapshot(state.executed + gap // 2 + 1 if can_serve else wanted))
 
 
 def on_fetch_snapshot(turn: Turn, peer: str, message: FetchSnapshot) -> None:
@@ -77,17 +84,40 @@ def on_snapshot(turn: Turn, peer_name: str, message: SnapshotMessage) -> None:
         manifest = decode_manifest(message.manifest)
         header, epochs = checked_manifest(turn, manifest)
     except DecodeError as error:
+        peer.offer_failures += 1
         raise PeerFault(peer_name, Suspicion.BAD_SNAPSHOT, str(error)) from error
     transfer = state.transfer
+    if header.height in state.own_headers:
+        _take_certificate(turn, header, manifest)
     if header.height <= max(state.executed, state.submitted) or header.height in state.refused_snapshots:
         return
     if transfer is None:
         state.transfer = transfer = Transfer(header.height, manifest, [peer_name], epochs)
         turn.emit(StageSnapshot(header.height))
-    elif transfer.height == header.height and transfer.manifest.chunks == manifest.chunks and peer_name not in transfer.holders:
+    elif transfer.height == header.height and _cut(transfer.manifest) == _cut(manifest) and peer_name not in transfer.holders:
         transfer.holders.append(peer_name)
     if not transfer.adopting:
         _ask_for_chunks(turn, transfer)
+
+
+def _cut(manifest: SnapshotManifest) -> list[bytes]:
+    """Return what the chunks of a snapshot must hash to (their other numbers are hints)."""
+    return [mark.hash for mark in manifest.chunks]
+
+
+def _take_certificate(turn: Turn, header: Header, manifest: SnapshotManifest) -> None:
+    """Go on from a block that was executed here, although the certificates before it cannot be had any more: all others pruned them.
+
+    That happens when certificates were lost with the power. Blocks below this one can not be served any more.
+    """
+    state = turn.state
+    state.certified = header.height - 1
+    validators = set_at(state.epochs, header.height)
+    if validators.epoch != turn.committee.epoch:
+        enter_epoch(turn, validators)
+    turn.emit(KeepProofs(manifest.epochs))
+    state.first = header.height
+    certify(turn, manifest.certificate)
 
 
 def checked_manifest(turn: Turn, manifest: SnapshotManifest) -> tuple[Header, tuple[ValidatorSet, ...]]:
@@ -133,17 +163,18 @@ def _drop_late(turn: Turn, transfer: Transfer) -> None:
     """Give up on holders that do not answer; without any, give up the snapshot."""
     for name, (_, deadline_ms) in list(transfer.asked.items()):
         if turn.now_ms >= deadline_ms:
-            _blame(transfer, name, MAX_FAILURES - 1)
+            _blame(turn, transfer, name, MAX_FAILURES - 1)
     if not transfer.holders:
         turn.state.transfer = None
 
 
-def _blame(transfer: Transfer, name: str, failures: int) -> None:
+def _blame(turn: Turn, transfer: Transfer, name: str, failures: int) -> None:
     """Note a failure; a holder with too many is one no more."""
     del transfer.asked[name]
     transfer.failures[name] = transfer.failures.get(name, 0) + failures
     if transfer.failures[name] >= MAX_FAILURES:
         transfer.holders.remove(name)
+        turn.state.peers[name].offer_failures += 1
 
 
 def on_chunk(turn: Turn, peer_name: str, message: ChunkMessage) -> None:
@@ -161,7 +192,7 @@ def on_chunk(turn: Turn, peer_name: str, message: ChunkMessage) -> None:
     except DecodeError as error:
         reason = str(error)
     if reason is not None:
-        _blame(transfer, peer_name, MAX_FAILURES)
+        _blame(turn, transfer, peer_name, MAX_FAILURES)
         _drop_late(turn, transfer)
         raise PeerFault(peer_name, Suspicion.BAD_SNAPSHOT, f"chunk {message.index} of height {message.height}: {reason}")
     del transfer.asked[peer_name]

@@ -68,6 +68,36 @@ class Totals(NamedTuple):
         return self.taken - self.proven - self.refused
 
 
+class _File:
+    """One SQLite file: transactions, and its failures in our words."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self.failures():
+            self.database = sqlite3.connect(path, timeout=0.2, isolation_level=None, check_same_thread=False)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Apply all or nothing."""
+        with self.failures():
+            self.database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self.database.execute("COMMIT")
+            except BaseException:
+                if self.database.in_transaction:
+                    self.database.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def failures(self) -> Iterator[None]:
+        """Say which file it was."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise OutboxError(f"{self._path}: {error}") from error
+
+
 class Outbox:
     """The outbox of one meter; blocking, safe to use from several threads.
 
@@ -84,10 +114,8 @@ class Outbox:
         self._path = path
         self._capacity = capacity
         self._lock = threading.Lock()
-        try:
-            self._database = sqlite3.connect(path, timeout=0.2, isolation_level=None, check_same_thread=False)
-        except sqlite3.Error as error:
-            raise OutboxError(f"{path}: {error}") from error
+        self._file = _File(path)
+        self._database = self._file.database
         try:
             self._open(owner)
         except (sqlite3.Error, OutboxError) as error:
@@ -97,7 +125,7 @@ class Outbox:
     def _open(self, owner: str) -> None:
         for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
             self._database.execute(f"PRAGMA {pragma}")
-        with self._transaction():
+        with self._file.transaction():
             (version,) = self._database.execute("PRAGMA user_version").fetchone()
             if version == 0:
                 for statement in _SCHEMA.split(";"):
@@ -160,7 +188,7 @@ class Outbox:
             OutboxError: the disk failed; what was stored before is still there.
         """
         with self._lock:
-            with self._transaction():
+            with self._file.transaction():
                 self._database.execute("INSERT OR REPLACE INTO meta VALUES ('epochs', ?)", (saved,))
             self._epochs = saved
 
@@ -190,7 +218,7 @@ class Outbox:
             if [reading.sequence for reading in readings] != list(range(self._sequence + 1, self._sequence + 1 + count)):
                 raise OutboxError(f"{self._path}: a sequence does not follow on")
             last = readings[-1]
-            with self._transaction():
+            with self._file.transaction():
                 self._database.executemany("INSERT INTO readings VALUES (?, ?, ?, ?, ?, ?, ?)", readings)
                 self._note(signed)
                 self._put({"sequence": last.sequence, "nonce": nonce, "time_ms": last.time_ms})
@@ -202,7 +230,7 @@ class Outbox:
         Raises:
             OutboxError: the disk failed.
         """
-        with self._lock, self._failures():
+        with self._lock, self._file.failures():
             rows = self._database.execute("SELECT * FROM readings WHERE sequence > ? ORDER BY sequence LIMIT ?", (after, limit))
             return [SignedReading(*row) for row in rows.fetchall()]
 
@@ -217,7 +245,7 @@ class Outbox:
         """
         with self._lock:
             nonce = self._following([reading.nonce for reading in readings if reading.nonce > self._nonce])
-            with self._transaction():
+            with self._file.transaction():
                 for reading in readings:
                     self._database.execute(
                         "UPDATE readings SET nonce = ?, valid_until_ms = ?, id = ?, raw = ? WHERE sequence = ?",
@@ -233,7 +261,7 @@ class Outbox:
         Raises:
             OutboxError: the disk failed.
         """
-        with self._lock, self._failures():
+        with self._lock, self._file.failures():
             row = self._database.execute(
                 "SELECT sequence, nonce, (SELECT count(*) FROM signed AS other WHERE other.sequence = signed.sequence) FROM signed"
                 " WHERE id = ?",
@@ -253,7 +281,7 @@ class Outbox:
             OutboxError: the disk failed; nothing was deleted.
         """
         with self._lock:
-            with self._transaction():
+            with self._file.transaction():
                 proven, declined = self._proven + self._delete(accepted), self._refused + self._delete(refused)
                 highest = max(proven_nonce, self._proven_nonce)
                 self._put({"proven": proven, "refused": declined, "proven_nonce": highest})
@@ -283,22 +311,3 @@ class Outbox:
 
     def _put(self, values: dict[str, int]) -> None:
         self._database.executemany("UPDATE meta SET value = ? WHERE name = ?", [(value, name) for name, value in values.items()])
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._failures():
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._database.execute("COMMIT")
-            except BaseException:
-                if self._database.in_transaction:
-                    self._database.execute("ROLLBACK")
-                raise
-
-    @contextmanager
-    def _failures(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise OutboxError(f"{self._path}: {error}") from error

@@ -68,13 +68,11 @@ class EpochWatch:
         """Learn from one page, or put it aside."""
         self._ahead.pop(topic, None)
         changes = decode_epochs_page(payload)
-        epochs = [decode_epoch_change(change).validators.epoch for change in changes]
-        fresh = [change for change, epoch in zip(changes, epochs, strict=True) if epoch > self.light.epoch]
-        if epochs and min(epochs) > self.light.epoch + 1:
-            if len(self._ahead) < MAX_AHEAD:
-                self._ahead[topic] = payload
-            return
-        self.light.learn(fresh)
+        first = decode_epoch_change(changes[0]).validators.epoch if changes else 0
+        if first <= self.light.epoch + 1:
+            self.light.learn(changes)
+        elif len(self._ahead) < MAX_AHEAD:
+            self._ahead[topic] = payload
 
     def _continue(self) -> bool:
         """Look again at what was put aside; tell whether something came of it."""

@@ -28,6 +28,7 @@ from node.audit_report import Findings
 from node.key_value import Database
 from node.vote_log import (
     BODIES_PREFIX,
+    CUT_KEY,
     EVIDENCE_PREFIX,
     FORMAT,
     FORMAT_KEY,
@@ -63,7 +64,7 @@ def audit_votes(database: Database, genesis: Genesis, findings: Findings) -> Non
     if len(database.get(ID_KEY) or b"") not in (0, ID_BYTES):
         findings.add(None, "vote log", "its id is malformed")
     for key, value in database.scan(b"", fill_cache=False):
-        if key in (FORMAT_KEY, ID_KEY):
+        if key in (FORMAT_KEY, ID_KEY, CUT_KEY):
             continue
         try:
             if key.startswith(RECORD_PREFIX) and len(key) == len(RECORD_PREFIX) + RECORD_KEY.size:

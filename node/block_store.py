@@ -64,6 +64,7 @@ class ChannelStore(BlockReader):
         self.state = StateStore(database)
         last = self.last_certificate()
         self._certificate_put = self.durable_certificate = last.height if last is not None else 0
+        self._recent: dict[bytes, bytes] = {}
         self._head = self._read_head()
 
     @classmethod
@@ -127,7 +128,7 @@ class ChannelStore(BlockReader):
             StoreError: nothing was written.
         """
         header = block.header
-        certified = self._certificate_put
+        certified, recent = self._certificate_put, dict(self._recent)
         if self._head is None or header.height != self._head.height + 1 or header.previous_hash != self._head.hash:
             raise InvariantViolation(f"{self.path}: block {header.height} does not follow the stored head")
         height = HEIGHT.pack(header.height)
@@ -142,8 +143,11 @@ class ChannelStore(BlockReader):
             writes.append((INDEX_PREFIX + digest(decode_envelope(raw).body), place(header.height, position)))
         writes.extend((self.state.key(key), value) for key, value in finalized.writes)
         writes.extend((PENDING_PREFIX + id_, None) for id_ in spent)
+        writes.extend(recent.items())
         self._database.write(writes, sync=True)
-        self.durable_certificate = certified
+        self.durable_certificate = max(self.durable_certificate, certified)
+        for key in recent:
+            self._recent.pop(key, None)
         self._head = header
         if publish:
             self.state.publish(finalized.writes)
@@ -152,17 +156,21 @@ class ChannelStore(BlockReader):
         """Store the certificate of a block.
 
         Args:
-            sync: wait for the disk. (Else not: peers have it too.)
+            sync: wait for the disk. Else it is not waited for (peers have it too), and it is written once more with the next block: LevelDB
+                may begin a new log in between, and then a synced write says nothing about what came before.
         """
-        self._database.write([(CERTIFICATE_PREFIX + HEIGHT.pack(certificate.height), encode(certificate))], sync=sync)
+        key, value = CERTIFICATE_PREFIX + HEIGHT.pack(certificate.height), encode(certificate)
+        self._recent[key] = value
+        self._database.write(list(self._recent.items()) if sync else [(key, value)], sync=sync)
         self._certificate_put = max(self._certificate_put, certificate.height)
         if sync:
             self.durable_certificate = self._certificate_put
+            self._recent.clear()
 
     def put_epoch_changes(self, changes: Iterable[bytes]) -> None:
-        """Store proofs of validator sets (encoded ``EpochChange`` values, checked by the caller), without waiting for the disk."""
+        """Store proofs of validator sets (encoded ``EpochChange`` values, checked by the caller)."""
         keyed = ((decode_epoch_change(raw).validators.epoch, raw) for raw in changes)
-        self._database.write(((EPOCH_PREFIX + HEIGHT.pack(epoch), raw) for epoch, raw in keyed), sync=False)
+        self._database.write(((EPOCH_PREFIX + HEIGHT.pack(epoch), raw) for epoch, raw in keyed), sync=True)
 
     def add_pending(self, transactions: Sequence[tuple[bytes, bytes]]) -> None:
         """Keep taken-in transactions (id, raw) until they are spent; on disk when this returns."""

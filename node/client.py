@@ -11,39 +11,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from consensus.application import OK
 from consensus.crypto import Signer
 from consensus.errors import InputError
 from consensus.transaction import decode_transaction, sign_transaction
-from contracts.events import Billed
 from contracts.genesis import Genesis
-from contracts.views import AccountView, BillsView, CreditView, LedgerTotals, MarketView, MeterView
 from node.client_calls import Executed, ProvenAccount, agreed_genesis, checked, chunks, post, proof_at, proven_account
 from node.client_epochs import EpochFollower
 from node.client_pool import BadAnswer, NodePool, NodeUnreachable, Refused, as_message
-from node.http.views import (
-    MetersView,
-    PeriodBillsView,
-    StatusView,
-    SubmissionView,
-    TransactionView,
-    ValidatorDetailView,
-    ValidatorSetsView,
-)
-
-T = TypeVar("T")
+from node.client_queries import Queries
+from node.http.views import SubmissionView
 
 __all__ = ["Executed", "GridPactClient", "Member", "NodeUnreachable", "ProvenAccount", "Refused", "SignedCall"]
 
 _WAIT_S = 20.0
 _FIRST_PAUSE_S = 0.1
 _MAX_PAUSE_S = 5.0
-_BOOK_PAGE = 1_000
 
 
-class GridPactClient:
+class GridPactClient(Queries):
     """Talks to the nodes of one channel; use it with ``async with``, or close it.
 
     Args:
@@ -52,6 +40,7 @@ class GridPactClient:
         channel: None for the nodes' default channel.
         timeout_s: for one attempt at one node.
         patience_s: how long to retry while the nodes have no room for more transactions.
+        proven: what ``epochs.save()`` of an earlier client returned: who knows the newest validators is not fooled by former ones.
 
     Attributes:
         epochs: the validators of the chain, as far as they were proven to this client.
@@ -65,11 +54,12 @@ class GridPactClient:
         channel: str | None = None,
         timeout_s: float = 10.0,
         patience_s: float = 30.0,
+        proven: bytes = b"",
     ) -> None:
-        self._pool = NodePool(urls, genesis.channel if genesis and channel is None else channel, timeout_s)
+        super().__init__(NodePool(urls, genesis.channel if genesis and channel is None else channel, timeout_s))
         self._genesis = genesis
         self._patience_s = patience_s
-        self.epochs = EpochFollower(self._pool, self.genesis)
+        self.epochs = EpochFollower(self._pool, self.genesis, proven)
 
     async def __aenter__(self) -> GridPactClient:
         return self
@@ -116,10 +106,6 @@ class GridPactClient:
                     waited_s, pause_s = waited_s + pause_s, min(2 * pause_s, _MAX_PAUSE_S)
         return answers
 
-    async def transaction(self, transaction_id: bytes) -> TransactionView | None:
-        """Return where a transaction stands, on one node's word."""
-        return await self._pool.get(f"/v1/transactions/{transaction_id.hex()}", TransactionView)
-
     async def wait_receipt(self, transaction_id: bytes, timeout_s: float = 30.0) -> Executed:
         """Wait until the chain holds the transaction, check the proof and return its result (which may be a refusal).
 
@@ -151,7 +137,7 @@ class GridPactClient:
             if loop.time() >= deadline:
                 raise TimeoutError(f"transaction {transaction_id.hex()} is not executed after {timeout_s:g} s")
 
-    # --------------------------------------------------------------------------------------------------------- queries
+    # ------------------------------------------------------------------------------------------- what needs no single node's word
 
     async def genesis(self) -> Genesis:
         """Return the genesis; if none was given, one that f + 1 nodes agree on (all given nodes, if they are fewer).
@@ -164,18 +150,6 @@ class GridPactClient:
         self._genesis = await agreed_genesis(self._pool)
         return self._genesis
 
-    async def status(self) -> StatusView:
-        """Return how the channel does, as one node sees it."""
-        return _there(await self._pool.get("/v1/status", StatusView), "status")
-
-    async def totals(self) -> LedgerTotals:
-        """Return the sums of the ledger."""
-        return _there(await self._pool.get("/v1/totals", LedgerTotals), "totals")
-
-    async def account(self, name: str) -> AccountView | None:
-        """Return one account, on one node's word."""
-        return await self._pool.get(f"/v1/accounts/{name}", AccountView)
-
     async def proven_account(self, name: str) -> ProvenAccount | None:
         """Return one account with the proof of it, checked against the validators of its epoch; None if no node knows it.
 
@@ -183,57 +157,6 @@ class GridPactClient:
             NodeUnreachable: no node gives a valid proof.
         """
         return await proven_account(self._pool, await self.genesis(), self.epochs, name)
-
-    async def meter(self, name: str) -> MeterView | None:
-        """Return one meter."""
-        return await self._pool.get(f"/v1/meters/{name}", MeterView)
-
-    async def meters(self, after: str = "") -> MetersView:
-        """Return a page of meters, by name."""
-        return _there(await self._pool.get("/v1/meters", MetersView, {"after": after} if after else None), "meters")
-
-    async def market(self, period: int | str) -> MarketView | None:
-        """Return one delivery period (or "current", "trading") with its whole book and all its trades."""
-        view = await self._pool.get(f"/v1/markets/{period}", MarketView, {"limit": _BOOK_PAGE})
-        if view is None:
-            return None
-        orders, trades, offset = list(view.orders), list(view.trades), _BOOK_PAGE
-        while offset < max(view.order_count, view.trade_count):
-            page = await self._pool.get(f"/v1/markets/{view.period}", MarketView, {"limit": _BOOK_PAGE, "offset": offset})
-            if page is None or not (page.orders or page.trades):
-                break
-            orders += page.orders
-            trades += page.trades
-            offset += _BOOK_PAGE
-        values = {name: getattr(view, name) for name in view.__struct_fields__}
-        return MarketView(**{**values, "orders": tuple(orders), "trades": tuple(trades)})
-
-    async def period_bills(self, period: int) -> tuple[Billed, ...]:
-        """Return all bills of one period (none before it is settled)."""
-        bills: list[Billed] = []
-        while True:
-            query = {"limit": _BOOK_PAGE, "offset": len(bills)}
-            page = _there(await self._pool.get(f"/v1/markets/{period}/bills", PeriodBillsView, query), "bills").bills
-            bills += page
-            if len(page) < _BOOK_PAGE:
-                return tuple(bills)
-
-    async def bills(self, account: str, before: int | None = None, limit: int = 100) -> BillsView | None:
-        """Return a page of an account's bills, newest first."""
-        query = {"limit": limit} if before is None else {"limit": limit, "before": before}
-        return await self._pool.get(f"/v1/bills/{account}", BillsView, query)
-
-    async def credit(self, account: str) -> CreditView | None:
-        """Return how well an account delivered and took what it traded."""
-        return await self._pool.get(f"/v1/credit/{account}", CreditView)
-
-    async def validators(self) -> ValidatorSetsView:
-        """Return the present and all announced validator sets, open votes and offences."""
-        return _there(await self._pool.get("/v1/validators", ValidatorSetsView), "validators")
-
-    async def validator(self, name: str) -> ValidatorDetailView | None:
-        """Return one validator, of any set."""
-        return await self._pool.get(f"/v1/validators/{name}", ValidatorDetailView)
 
     # ---------------------------------------------------------------------------------------------------------- events
 
@@ -374,10 +297,3 @@ class Member:
         if account is None:
             raise Refused("NO_SUCH_ACCOUNT", f"account {self.account} does not exist")
         return account.next_nonce
-
-
-def _there(value: T | None, what: str) -> T:
-    """Return what every node must have."""
-    if value is None:
-        raise NodeUnreachable({"nodes": f"have no {what}"})
-    return value

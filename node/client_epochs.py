@@ -22,11 +22,13 @@ class EpochFollower:
     Args:
         pool: reaches the nodes.
         genesis: returns the genesis of the chain.
+        saved: what :meth:`save` returned in an earlier life; empty: nothing.
     """
 
-    def __init__(self, pool: NodePool, genesis: Callable[[], Awaitable[Genesis]]) -> None:
+    def __init__(self, pool: NodePool, genesis: Callable[[], Awaitable[Genesis]], saved: bytes = b"") -> None:
         self._pool = pool
         self._genesis = genesis
+        self._saved = saved
         self._light: LightClient | None = None
         self._lock = asyncio.Lock()
 
@@ -34,12 +36,19 @@ class EpochFollower:
         """Return what was proven so far.
 
         Raises:
+            InputError: what was saved is damaged, or of another chain.
             NodeUnreachable: the genesis is not known, and too few nodes give the same one.
         """
         if self._light is None:
             genesis = await self._genesis()
-            self._light = self._light or LightClient(genesis.validator_set)
+            if self._light is None:
+                validators = genesis.validator_set
+                self._light = LightClient.restore(validators, self._saved) if self._saved else LightClient(validators)
         return self._light
+
+    async def save(self) -> bytes:
+        """Return all that was proven so far, for another client to begin with: it is checked again then."""
+        return (await self.known()).save()
 
     async def check(self, url: str, examine: Callable[[LightClient], T]) -> T:
         """Return what ``examine`` makes of an answer; if it needs an epoch that is not known yet, learn of it and examine again.

@@ -29,6 +29,7 @@ from consensus.effects import (
     Evidence,
     Execute,
     Fault,
+    KeepProofs,
     LogRecord,
     Persist,
     Propose,
@@ -80,6 +81,9 @@ class Host(Protocol):
 
     def serve(self, effect: ServeBlocks | ServeSnapshot | ServeChunk) -> None:
         """Send certified blocks, a manifest or a chunk to a peer."""
+
+    def keep_proofs(self, changes: Sequence[bytes]) -> None:
+        """Store proofs of epochs."""
 
     def epoch_entered(self, effect: EpochEntered) -> None:
         """A new set of validators orders blocks."""
@@ -209,14 +213,23 @@ class Driver:
                 self._broadcast(encode(message), everybody)
             case Send(peer, message):
                 self._send(peer, encode(message))
+            case ServeBlocks() | ServeSnapshot() | ServeChunk():
+                host.serve(effect)
             case CheckBatch():
                 host.check_batch(effect)
             case Execute() | Adopt() | StageSnapshot() | StageChunk() | AdoptSnapshot():
                 host.run_block(effect)
             case Certified():
                 host.certified(effect)
-            case ServeBlocks() | ServeSnapshot() | ServeChunk():
-                host.serve(effect)
+            case KeepProofs(changes):
+                host.keep_proofs(changes)
+            case _:
+                self._tell(effect)
+
+    def _tell(self, effect: Effect) -> None:
+        """Tell the host what happened."""
+        host = self._host
+        match effect:
             case ViewEntered():
                 host.view_entered(effect)
             case EpochEntered():

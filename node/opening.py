@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import structlog
+
 from consensus.crypto import Signer
 from consensus.errors import InvariantViolation
 from consensus.recovery import Recovered
@@ -17,6 +19,7 @@ from node.genesis_block import start_store
 from node.snapshots import SnapshotShelf
 from node.vote_log import VoteLog
 
+log = structlog.get_logger("gridpact.opening")
 SILENCE_FACTOR = 4
 """A primary that says nothing for so many first view time-outs is replaced."""
 
@@ -82,6 +85,18 @@ def replica_config(genesis: Genesis, identity: Identity, snapshot_every: int) ->
         silence_ms=SILENCE_FACTOR * rules.view_timeout_ms,
         snapshot_gap=max(snapshot_every, rules.window),
     )
+
+
+def match_votes(store: ChannelStore, votes: VoteLog) -> None:
+    """Begin the vote log anew if the store does not reach up to where votes were dropped from it.
+
+    Then this node follows, and asks for a seat that belongs to the new log.
+    """
+    certificate = store.last_certificate()
+    certified = certificate.height if certificate is not None else 0
+    if not votes.is_whole_above(certified):
+        log.warning("the block store lost blocks, or is an old copy: this node has no vote until an epoch names its new vote log")
+        votes.begin_anew()
 
 
 def found_on(store: ChannelStore, votes: VoteLog, application: LedgerApplication) -> Recovered:

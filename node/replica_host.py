@@ -159,6 +159,10 @@ class ReplicaHost:
         if blocks:
             self._send(effect.peer, encode(BlocksMessage(tuple(blocks))))
 
+    def keep_proofs(self, changes: Sequence[bytes]) -> None:
+        """Store proofs of epochs."""
+        self._store.put_epoch_changes(changes)
+
     def epoch_entered(self, effect: EpochEntered) -> None:
         """Note a new set of validators."""
         self._metrics.epoch.set(effect.validators.epoch)

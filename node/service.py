@@ -24,7 +24,7 @@ from node.http_api import HttpApi
 from node.keys import certificate_days_left, load_tls, read_password, read_signer
 from node.meter_feed import BrokerSettings, MeterFeed
 from node.metrics import ChannelMetrics, NodeMetrics
-from node.opening import ChannelDisk, Identity
+from node.opening import ChannelDisk, Identity, match_votes
 from node.outgoing import PeerAddress
 from node.snapshots import SnapshotShelf
 from node.transport import PeerLinks
@@ -67,6 +67,7 @@ async def run_node(config: NodeConfig, stop: asyncio.Event) -> None:
         votes = VoteLog.open(config.votes_folder(genesis.channel))
         shelf = SnapshotShelf(config.snapshots_folder(genesis.channel))
         try:
+            match_votes(store, votes)
             disk = ChannelDisk(store, votes, shelf, config.retain_blocks, config.snapshot_every)
             channel = Channel(genesis, identity, disk, clock, threads, metrics.channel(genesis.channel))
             await _serve(config, channel, metrics, stop)

@@ -5,7 +5,8 @@ prepared, so that it can serve and execute them after a restart.
 
 A log has an id, and a validator has its seat with the key *and the log* that the validator set names (:mod:`consensus.validators`). The
 log of a node that is set up for a new chain or as a new validator has the empty id: the folder then holds :data:`FIRST_START`, which
-the first start takes away. Any other new log, as after a lost disk, gets a random id.
+the first start takes away. Any other new log, as after a lost disk, gets a random id. So does a log that was cut above the last certified
+block of the store: that store lost blocks, or is an old copy.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ VOTES_FOLDER = "votes"
 FIRST_START = "first-start"
 """Name of the file in a channel's folder that says: no vote was ever signed with this folder."""
 FORMAT = b"GridPact votes 2"
-FORMAT_KEY, ID_KEY, RECORD_PREFIX, BODIES_PREFIX = b"m/format", b"m/id", b"r/", b"b/"
+FORMAT_KEY, ID_KEY, CUT_KEY, RECORD_PREFIX, BODIES_PREFIX = b"m/format", b"m/id", b"m/cut", b"r/", b"b/"
 EVIDENCE_PREFIX = b"e/"
 MAX_EVIDENCE = 1_000
 ID_BYTES = 16
@@ -48,6 +49,7 @@ class VoteLog:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.id = database.get(ID_KEY) or b""
+        self._cut = int.from_bytes(database.get(CUT_KEY) or b"", "big")
         self._truncated = 0
 
     @classmethod
@@ -121,8 +123,19 @@ class VoteLog:
                     break
                 doomed.append((key, None))
         if doomed:
-            self._database.write(doomed, sync=False)
+            self._cut = max(self._cut, sequence)
+            self._database.write([*doomed, (CUT_KEY, SEQUENCE.pack(self._cut))], sync=False)
         self._truncated = max(self._truncated, sequence)
+
+    def is_whole_above(self, certified: int) -> bool:
+        """Tell whether this log holds all votes above the last certified block of the store; not if the store lost blocks since."""
+        return certified >= self._cut
+
+    def begin_anew(self) -> None:
+        """Forget all votes and take another id: without its blocks nobody can tell what the votes that were dropped said."""
+        doomed: list[Write] = [(key, None) for prefix in (RECORD_PREFIX, BODIES_PREFIX) for key, _ in self._database.scan(prefix)]
+        self.id, self._cut, self._truncated = os.urandom(ID_BYTES), 0, 0
+        self._database.write([*doomed, (CUT_KEY, SEQUENCE.pack(0)), (ID_KEY, self.id)], sync=True)
 
     def records(self) -> list[LogRecord]:
         """Return all records by (sequence, epoch, view, kind).

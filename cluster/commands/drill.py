@@ -95,6 +95,14 @@ def _note(one: Round) -> str:
     return "; ".join(part for part in (one.note, left_out) if part)
 
 
+def _left_out(result: DrillResult) -> list[str]:
+    """Say how often a node came back and did not vote."""
+    rounds = sum(1 for one in result.details if one.left_out)
+    if not rounds:
+        return []
+    return [f"After {plural(rounds, 'round')} a node had every block, but waited for the next view and did not vote in the present one."]
+
+
 def print_result(result: DrillResult) -> None:
     """Show the result to people."""
     if result.rounds <= DETAILS_UP_TO:
@@ -107,7 +115,7 @@ def print_result(result: DrillResult) -> None:
                 f"{one.recovery_s:.2f}",
                 f"{one.catch_up_s:.2f}",
                 str(one.view_changes),
-                one.note,
+                _note(one),
             )
             for number, one in enumerate(result.details, 1)
         )
@@ -122,6 +130,7 @@ def print_result(result: DrillResult) -> None:
         f"in {result.blocks:,} blocks; {result.resent:,} sendings repeated.",
         f"lost {result.lost}, duplicated {result.duplicated}, forks {result.forks}, foreign {result.foreign}, "
         + ("all nodes agree" if result.agree else "THE NODES DO NOT AGREE"),
+        *_left_out(result),
         *(f"VIOLATION in {failure}" for failure in result.failures),
         sep="\n",
         highlight=False,

@@ -84,12 +84,12 @@ function drawNodes() {
   byId("chain").textContent = `${status.chain_id} / ${status.channel} · seen from ${status.node}`;
   byId("chain-time").textContent = `${moment(status.clock_ms)} ${Math.abs(status.clock_ms - Date.now()) < DAY_MS ? "UTC" : "local time of the data"}`;
   const changing = status.changing ? `, changing to ${status.next_view}` : "";
-  byId("consensus").textContent = `view ${status.view}${changing} · certified ${status.certified} · ${number(status.mempool.transactions)} waiting`;
+  byId("consensus").textContent = `epoch ${status.epoch} · view ${status.view}${changing} · certified ${status.certified} · ${number(status.mempool.transactions)} waiting`;
   const own = { name: status.node, connected: true, height: status.height };
   const rows = [own, ...status.peers].sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true })).map((node) => {
     const name = element("td", "", element("i", node.connected ? "dot good" : "dot"), node.name);
     if (node.name === status.primary) name.append(element("span", "tag", "primary"));
-    const said = node === own ? (status.diverged ? "diverged" : "this node") : node.connected ? "connected" : "not connected";
+    const said = node === own ? (status.diverged ? "diverged" : status.voting ? "this node" : "this node, without a vote") : node.connected ? "connected" : "not connected";
     return element("tr", "", name, element("td", "right", node.height ?? "–"), element("td", "muted", said));
   });
   byId("nodes").replaceChildren(...rows);

@@ -24,7 +24,7 @@ class OfflineNodes:
         self.cluster = RunningCluster(home)
         self.folders = [home / "nodes" / f"node-{number}" for number in range(4)]
         self.genesis = load_genesis(read_config(self.folders[0]))
-        self.signers = [read_signer(read_config(folder).validator_key) for folder in self.folders]
+        self.signers = [read_signer(read_config(folder).validator_keys[0]) for folder in self.folders]
 
     def blocks(self, number):
         return read_config(self.folders[number]).blocks_folder("main")
@@ -41,7 +41,7 @@ class OfflineNodes:
     def certificate(self, header, signers=(0, 1, 2)):
         domain = self.genesis.validator_set.domain
         votes = tuple(sign_vote(self.signers[n], domain, Kind.CHECKPOINT, 0, header.height, header.hash, n) for n in signers)
-        return make_certificate(0, votes)
+        return make_certificate(votes)
 
     def grow(self, number, blocks, uncertified=0):
         """Append blocks of one transfer each; the last ones have no certificate."""
@@ -55,7 +55,7 @@ class OfflineNodes:
             time_ms = self.genesis.time_ms + height
             finalized = application.finalize_block(height, time_ms, 0, [transaction])
             batch = encode(Batch(0, 0, time_ms, (transaction.id,)))
-            header = make_header(head, batch, [transaction.id], finalized.receipts, finalized.tree.root, time_ms)
+            header = make_header(head, batch, [transaction.id], finalized.receipts, finalized.tree.root, 0, head.next_validators)
             store.append(Block(header, batch, (transaction.raw,), finalized.receipts), finalized, [])
             application.commit()
             if height <= last - uncertified:

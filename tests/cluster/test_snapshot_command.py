@@ -15,8 +15,8 @@ from node.snapshot_file import MAGIC
 from node.snapshots import SNAPSHOTS_FOLDER, SnapshotShelf
 from tests.cluster.offline_node import OfflineNodes
 from tests.node.running_cluster import RunningCluster
+from tests.node.snapshot_store import keys
 from tests.node.test_service import execute, heights_agree
-from tests.node.test_store_adoption import keys
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -147,9 +148,11 @@ def test_a_view_change_that_hangs_at_the_boundary_is_over_in_the_next_epoch() ->
     """Three have the certificate of the last block; the fourth has asked for view 1 meanwhile, and hears of it as a block."""
     cluster = VirtualCluster(4, seed=5, extra=1)
     cluster.start()
+    cluster.run(1_000)
     cluster.submit(set_batch(seat(cluster.hosts[4])))
     assert cluster.run(5_000, lambda: all(host.disk.height >= WINDOW for host in cluster.hosts[:4]))
     late = cluster.hosts[3]
+    late.replica._config = replace(late.replica._config, view_timeout_ms=300)  # it gives up before it notices that it is cut off
     cluster.cut = {(other, 3) for other in range(5)}
     late.submit(b"in vain")
     assert cluster.run(5_000, lambda: late.replica.status(0).changing)

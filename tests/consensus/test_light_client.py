@@ -178,6 +178,21 @@ def test_learning_twice_or_in_parts_is_the_same() -> None:
     assert parts.save() == informed(chain).save()
 
 
+def test_known_epochs_cost_no_signature_check() -> None:
+    chain = story(4)
+    checked: list[bytes] = []
+
+    def check(scheme: int, public_key: bytes, message: bytes, signature: bytes) -> bool:
+        checked.append(public_key)
+        return True
+
+    client = LightClient(chain.sets[0], check)
+    client.learn(chain.changes)
+    before = len(checked)
+    client.learn(chain.changes * 100)
+    assert len(checked) == before
+
+
 def test_two_successors_of_one_epoch_are_two_chains() -> None:
     """The members of epoch 0 really signed both: whoever knows one refuses the other."""
     chain = story()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consensus.block import Header, genesis_header
+from consensus.block import Certificate, Header, genesis_header
 from consensus.codec import encode
 from consensus.crypto import EMPTY_DIGEST, Ed25519Signer
 from consensus.errors import DecodeError, InputError
@@ -32,23 +32,25 @@ from consensus.snapshot import (
     verify_snapshot,
 )
 from consensus.state_tree import EMPTY_STATE_ROOT, StateTree
+from consensus.validators import EpochChange
 from tests.consensus.test_state_tree import naive_root
 
 SIGNERS = [Ed25519Signer(bytes([number]) * 32) for number in range(4)]
-VALIDATORS = ValidatorSet(Domain("test", "main", 0), tuple(signer.public_key for signer in SIGNERS), 3)
+NAMES, LOGS = ("a", "b", "c", "d"), (b"",) * 4
+VALIDATORS = ValidatorSet(Domain("test", "main", 0), 0, NAMES, tuple(signer.public_key for signer in SIGNERS), LOGS)
 State = dict[bytes, bytes]
 states = st.dictionaries(st.binary(max_size=4), st.binary(max_size=6), max_size=40)
 depths = st.integers(0, 6)
 
 
 def header_of(state: State) -> Header:
-    return genesis_header("test", "main", 0, EMPTY_DIGEST, StateTree.of(state.items()).root)
+    return genesis_header("test", "main", 0, EMPTY_DIGEST, StateTree.of(state.items()).root, EMPTY_DIGEST)
 
 
 def snapshot(state: State, depth: int | None = None) -> tuple[SnapshotManifest, list[tuple[tuple[bytes, bytes], ...]]]:
     header = header_of(state)
     votes = tuple(sign_vote(SIGNERS[n], VALIDATORS.domain, Kind.CHECKPOINT, 0, 0, header.hash, n) for n in (0, 1, 3))
-    manifest, chunks = make_snapshot(header, make_certificate(0, votes), state.items(), (b"opaque",), depth)
+    manifest, chunks = make_snapshot(header, make_certificate(votes), state.items(), depth=depth)
     return manifest, [chunk.entries for chunk in chunks]
 
 
@@ -195,11 +197,12 @@ def test_bad_manifests_are_named() -> None:
 
 def test_a_manifest_of_another_chain_or_without_a_quorum_is_refused() -> None:
     manifest, _ = snapshot({b"a": b"1"})
-    other = ValidatorSet(Domain("other", "main", 0), VALIDATORS.public_keys, 3)
+    other = ValidatorSet(Domain("other", "main", 0), 0, NAMES, VALIDATORS.public_keys, LOGS)
+    strange = ValidatorSet(VALIDATORS.domain, 0, NAMES, VALIDATORS.public_keys[::-1], LOGS)
     with pytest.raises(InputError, match=r"snapshot: header: is of chain test"):
         verify_snapshot(other, manifest)
     with pytest.raises(InputError, match=r"snapshot: certificate: is not signed by a quorum"):
-        verify_snapshot(ValidatorSet(VALIDATORS.domain, VALIDATORS.public_keys, 4), manifest)
+        verify_snapshot(strange, manifest)
     with pytest.raises(InputError, match=r"snapshot: certificate: is for another header"):
         moved = encode(header_of({b"a": b"2"}))
         verify_snapshot(VALIDATORS, SnapshotManifest(moved, manifest.certificate, 0, manifest.chunks, ()))
@@ -207,6 +210,42 @@ def test_a_manifest_of_another_chain_or_without_a_quorum_is_refused() -> None:
         verify_snapshot(VALIDATORS, SnapshotManifest(b"garbage", manifest.certificate, 0, manifest.chunks, ()))
     with pytest.raises(InputError, match=r"snapshot: chunks: the table does not fold"):
         verify_snapshot(VALIDATORS, altered(manifest, 0, count=0, hash=bytes(32), leaf=b""))
+
+
+def test_a_snapshot_of_a_later_epoch_proves_its_validators() -> None:
+    """Set 0 certifies block 5, which names set 1; set 1, with other keys, certifies the snapshot of block 8."""
+    others = [Ed25519Signer(bytes([number]) * 32) for number in range(10, 14)]
+    following = ValidatorSet(Domain("test", "main", 1), 6, NAMES, tuple(signer.public_key for signer in others), LOGS)
+    state = {b"a": b"1", b"b": b"2"}
+
+    def certified(header: Header, signers: list[Ed25519Signer], validators: ValidatorSet) -> Certificate:
+        votes = (sign_vote(signers[n], validators.domain, Kind.CHECKPOINT, 0, header.height, header.hash, n) for n in (0, 2, 3))
+        return make_certificate(tuple(votes))
+
+    last = moved(header_of(state), height=5, next_validators=following.digest)
+    change = encode(EpochChange(encode(last), certified(last, SIGNERS, VALIDATORS), following))
+    header = moved(header_of(state), height=8, epoch=1, next_validators=following.digest)
+    good = certified(header, others, following)
+
+    def manifest(certificate: Certificate, *epochs: bytes) -> SnapshotManifest:
+        return make_snapshot(header, certificate, state.items(), epochs)[0]
+
+    assert verify_snapshot(VALIDATORS, manifest(good, change)) == header
+    by_the_old = certified(header, SIGNERS, VALIDATORS)
+    forged = encode(EpochChange(encode(last), certified(last, others, following), following))
+    for certificate, epochs in (
+        (good, ()),
+        (by_the_old, (change,)),
+        (good, (forged,)),
+        (good, (b"garbage",)),
+        (good, (change, change[:-1])),
+    ):
+        with pytest.raises(InputError, match="snapshot: "):
+            verify_snapshot(VALIDATORS, manifest(certificate, *epochs))
+
+
+def moved(header: Header, **fields: object) -> Header:
+    return Header(**{name: getattr(header, name) for name in Header.__struct_fields__} | fields)
 
 
 # ------------------------------------------------------------------------------------------------------------------- sizes

@@ -245,6 +245,7 @@ class Host:
         else:
             self.disk.adopt(effect.manifest, decode_header(effect.manifest.header))
             self.pending = {batch: since for batch, since in self.pending.items() if not self.disk.ledger.has(batch)}
+            self.cluster.check_epochs(self.disk.ledger.epochs)
             self.cluster.check_agreement(self.index, effect.height)
             self.cluster.later(self, 1, SnapshotAdopted(effect.height, self.disk.ledger.epochs))
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from consensus.block import Batch, Block, batch_digest, block_time_ms, genesis_header, make_header
+from consensus.block import Batch, Block, batch_digest, block_time_ms, make_header
 from consensus.codec import encode
 from consensus.crypto import Ed25519Signer
 from consensus.effects import LogRecord
@@ -18,13 +18,15 @@ from consensus.messages import (
     sign_vote,
 )
 from consensus.ordering import Prepared
+from consensus.state_tree import StateTree
 from consensus.transaction import decode_transaction, sign_transaction
 from contracts.application import LedgerApplication
 from contracts.calls import PlaceOrder, SubmitReading, Transfer
 from contracts.genesis import ConsensusRules as Rules
 from contracts.genesis import Genesis, MarketRules, Meter, Participant, Tariff, Validator, check_genesis
 from node.block_store import BLOCKS_FOLDER, ChannelStore
-from node.vote_log import VOTES_FOLDER, VoteLog
+from node.genesis_block import start_store
+from node.vote_log import FIRST_START, VOTES_FOLDER, VoteLog
 
 PERIOD_MS = 900_000
 START_MS = 40 * PERIOD_MS
@@ -90,11 +92,11 @@ def transactions_of(genesis: Genesis, height: int, time_ms: int) -> list[bytes]:
 def build_chain(folder: Path, genesis: Genesis, heights: int, certified: int) -> None:
     """Write a channel's folder: blocks 1 to ``heights`` with certificates up to ``certified``, and votes for what is above."""
     store = ChannelStore.open(folder / BLOCKS_FOLDER)
-    application = LedgerApplication(genesis, store.state)
-    finalized = application.init_chain()
-    head = genesis_header(genesis.chain_id, "main", genesis.time_ms, genesis.digest, finalized.tree.root)
-    store.start(head, finalized)
-    application.commit()
+    start_store(genesis, store)
+    application = LedgerApplication(genesis, store.state, StateTree.of(store.entries()))
+    head = store.head()
+    assert head is not None
+    (folder / FIRST_START).touch()
     votes = VoteLog.open(folder / VOTES_FOLDER)
     domain = genesis.validator_set.domain
     for height in range(1, heights + 1):
@@ -109,16 +111,17 @@ def build_chain(folder: Path, genesis: Genesis, heights: int, certified: int) ->
         store.add_pending([(transaction.id, transaction.raw) for transaction in named])
         finalized = application.finalize_block(height, block_time_ms(head, batch), 0 if batch else -1, named)
         included = [named[position] for position in finalized.included]
-        header = make_header(head, batch, [one.id for one in included], finalized.receipts, finalized.tree.root, block_time_ms(head, batch))
+        ids = tuple(one.id for one in included)
+        header = make_header(head, batch, ids, finalized.receipts, finalized.tree.root, 0, genesis.validator_set.digest)
         block = Block(header, batch, tuple(one.raw for one in included), finalized.receipts)
-        store.append(block, finalized, [*ids, void.id])
+        store.append(block, finalized, [*(one.id for one in named), void.id])
         application.commit()
         checkpoints = tuple(sign_vote(NODES[n], domain, Kind.CHECKPOINT, 0, height, header.hash, n) for n in range(3))
         if height <= certified:
-            store.put_certificate(make_certificate(0, checkpoints))
+            store.put_certificate(make_certificate(checkpoints))
         _log_votes(votes, genesis, height, batch, tuple(raws), VoteMessage(checkpoints[1]))
         head = header
-    votes.truncate(certified, 0)
+    votes.truncate(certified, 0, 0)
     waiting = sign_transaction(
         BOB, chain_id=genesis.chain_id, channel="main", sender="BOB", nonce=50, valid_until_ms=10**9, call=Transfer("ALICE", 7)
     )
@@ -137,10 +140,10 @@ def _log_votes(votes: VoteLog, genesis: Genesis, height: int, batch: bytes, raws
     body = ViewChangeBody(height, None, (PreparedProof(pre_prepare, prepares),))
     change = sign_vote(NODES[1], domain, Kind.VIEW_CHANGE, height, 0, body_digest(body), 1)
     records = [
-        LogRecord(height, 0, Kind.PRE_PREPARE, encode(PrePrepareMessage(pre_prepare, batch)), digest if batch else b""),
-        LogRecord(height, 0, Kind.PREPARE, encode(VoteMessage(prepares[0]))),
-        LogRecord(height, 0, Kind.COMMIT, encode(Prepared(commit, PreparedProof(pre_prepare, prepares)))),
-        LogRecord(height, 0, Kind.CHECKPOINT, encode(checkpoint)),
-        LogRecord(0, height, Kind.VIEW_CHANGE, encode(ViewChangeMessage(change, encode(body)))),
+        LogRecord(height, 0, 0, Kind.PRE_PREPARE, encode(PrePrepareMessage(pre_prepare, batch)), digest if batch else b""),
+        LogRecord(height, 0, 0, Kind.PREPARE, encode(VoteMessage(prepares[0]))),
+        LogRecord(height, 0, 0, Kind.COMMIT, encode(Prepared(commit, PreparedProof(pre_prepare, prepares)))),
+        LogRecord(height, 0, 0, Kind.CHECKPOINT, encode(checkpoint)),
+        LogRecord(0, 0, height, Kind.VIEW_CHANGE, encode(ViewChangeMessage(change, encode(body)))),
     ]
     votes.append(records, [(height, digest, raws)] if batch else [])

@@ -1,17 +1,17 @@
-"""Four real nodes in this process: TLS links, LevelDB on disk, HTTP API, real signatures. No broker."""
+"""Four real nodes in this process: TLS links, LevelDB on disk, HTTP API, real signatures; with a broker if the test has one."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from consensus.crypto import Ed25519Signer
 from consensus.transaction import sign_transaction
 from contracts.calls import Transfer
-from contracts.genesis import ConsensusRules, Genesis, MarketRules, Participant, Tariff
+from contracts.genesis import ConsensusRules, Genesis, MarketRules, Meter, Participant, Tariff
 from node.client import GridPactClient
 from node.config import read_config
 from node.provisioning import ClusterPlan, NodePlan, provision
@@ -36,9 +36,17 @@ def member(number: int) -> Ed25519Signer:
 
 
 class RunningCluster:
-    """Nodes that can be stopped and started one by one."""
+    """Nodes that can be stopped and started one by one; ``password`` is what they all tell the broker at ``mqtt_url``."""
 
-    def __init__(self, home: Path, nodes: int = 4, rules: ConsensusRules | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        nodes: int = 4,
+        rules: ConsensusRules | None = None,
+        meters: Sequence[Meter] = (),
+        mqtt_url: str = "",
+        password: str = "",
+    ) -> None:
         self.home, self.nodes = home, nodes
         ports = free_ports(2 * nodes)
         now_ms = int(time.time() * 1000)
@@ -51,12 +59,25 @@ class RunningCluster:
                 channel="main",
                 currency="USD",
                 time_ms=now_ms,
-                nodes=tuple(NodePlan(f"node-{i}", f"fees-{i}", "127.0.0.1", ports[i], "127.0.0.1", ports[nodes + i]) for i in range(nodes)),
+                nodes=tuple(
+                    NodePlan(
+                        f"node-{i}",
+                        f"fees-{i}",
+                        "127.0.0.1",
+                        ports[i],
+                        "127.0.0.1",
+                        ports[nodes + i],
+                        mqtt_username=f"node-{i}" if password else "",
+                        mqtt_password=password,
+                    )
+                    for i in range(nodes)
+                ),
                 participants=tuple(
                     Participant(account, role, member(i + 1).public_key.hex(), 1_000_000_000)  # type: ignore[arg-type]
                     for i, (account, role) in enumerate(zip(accounts, roles, strict=True))
                 ),
-                meters=(),
+                meters=tuple(meters),
+                mqtt_url=mqtt_url,
                 tariff=Tariff((300_000,) * 24, (300_000,) * 24, 80_000),
                 market=MarketRules(HOUR_MS, now_ms // HOUR_MS + 24, 2 * HOUR_MS, 0, HOUR_MS // 3),
                 consensus=rules or ConsensusRules(),

@@ -258,7 +258,7 @@ def test_forged_history_with_right_hashes_is_found_by_replay(copy: Path, genesis
         fields = {name: getattr(header, name) for name in type(header).__struct_fields__}
         forged = type(header)(**{**fields, "state_root": bytes(32)})
         votes = tuple(sign_vote(NODES[n], genesis.validator_set.domain, Kind.CHECKPOINT, 0, HEIGHTS, forged.hash, n) for n in range(3))
-        certificate = encode(make_certificate(0, votes))
+        certificate = encode(make_certificate(votes))
         database.write([(key, encode(forged)), (b"c/" + HEIGHTS.to_bytes(8, "big"), certificate)], sync=True)
 
     edit(copy / "blocks", forge)

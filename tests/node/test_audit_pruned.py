@@ -203,7 +203,7 @@ def test_the_base_needs_a_certificate_of_a_quorum(begun: Path, genesis: Genesis)
         found = decode_certificate(dict(database.scan(b"c/"))[key])
         domain = genesis.validator_set.domain
         votes = tuple(sign_vote(NODES[n], domain, Kind.CHECKPOINT, 0, SNAPSHOT, found.header_hash, n) for n in (0, 3))
-        database.write([(key, encode(make_certificate(0, votes)))], sync=True)
+        database.write([(key, encode(make_certificate(votes)))], sync=True)
 
     edit(begun / "blocks", forge)
     faults = {(fault.height, fault.what, fault.detail) for fault in audit(begun, genesis).faults}

@@ -23,6 +23,8 @@ from node.config import load_genesis, read_config
 from node.framing import Frame, FrameKind
 from node.keys import read_signer
 from node.metrics import NodeMetrics
+from node.opening import ChannelDisk, Identity
+from node.snapshots import SnapshotShelf
 from node.vote_log import VoteLog
 from tests.node.running_cluster import HOUR_MS, RunningCluster, member
 
@@ -38,9 +40,10 @@ class OneChannel:
         self.threads = ThreadPoolExecutor(2)
         self.store = ChannelStore.open(config.blocks_folder("main"))
         self.votes = VoteLog.open(config.votes_folder("main"))
-        self.channel = Channel(
-            genesis, 1, read_signer(config.validator_key), self.store, self.votes, RealClock(), self.threads, self.metrics.channel("main")
-        )
+        self.shelf = SnapshotShelf(config.snapshots_folder("main"))
+        identity = Identity(config.name, [read_signer(path) for path in config.validator_keys])
+        disk = ChannelDisk(self.store, self.votes, self.shelf)
+        self.channel = Channel(genesis, identity, disk, RealClock(), self.threads, self.metrics.channel("main"))
 
     async def __aenter__(self) -> OneChannel:
         self.task = asyncio.create_task(self.channel._intake.run())
@@ -52,6 +55,7 @@ class OneChannel:
         self.close()
 
     def close(self) -> None:
+        self.shelf.close()
         self.threads.shutdown()
         self.votes.close()
         self.store.close()

@@ -14,6 +14,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from consensus.codec import encode
+from consensus.errors import InputError
 from consensus.proofs import decode_transaction_proof
 from consensus.transaction import decode_transaction
 from contracts.calls import Transfer
@@ -213,6 +214,13 @@ async def test_former_validators_convince_nobody_who_knows_their_successors(node
         proven = await client.proven_account("ben")
         assert proven is not None
         assert proven.account.balance_micro == MONEY_MICRO + 1
+        saved = await client.epochs.save()
+    async with GridPactClient([fork.api.url], make_genesis(), timeout_s=5, proven=saved) as client:
+        with pytest.raises(NodeUnreachable, match=r"is of epoch 0, but block \d+ is of epoch 1"):
+            await client.wait_receipt(forked, 5)
+    async with GridPactClient([fork.api.url], msgspec.structs.replace(make_genesis(), chain_id="other"), proven=saved) as client:
+        with pytest.raises(InputError, match="epoch change"):
+            await client.wait_receipt(forked, 5)
     await fork.api.stop()
     fork.channel.close()
 

@@ -14,6 +14,7 @@ GOOD = """
 name = "dc1"
 genesis = "genesis.json"
 validator_key = "validator.key"
+next_validator_key = "keys/next.key"
 data = "/var/lib/gridpact"
 
 [tls]
@@ -43,6 +44,12 @@ file = "../../clock.json"
 level = "debug"
 file = "node.log"
 
+[retain]
+blocks = 5000
+
+[snapshots]
+every_blocks = 250
+
 [peers.dc2]
 host = "10.0.0.2"
 port = 9000
@@ -63,11 +70,13 @@ def test_everything_is_read_and_paths_are_resolved(tmp_path: Path) -> None:
     assert read_config(tmp_path) == config
     assert config.name == "dc1"
     assert config.genesis == tmp_path / "genesis.json"
-    assert config.validator_key == tmp_path / "validator.key"
+    assert config.validator_keys == (tmp_path / "validator.key", tmp_path / "keys/next.key")
     assert config.data == Path("/var/lib/gridpact")
     assert config.blocks_folder("main") == Path("/var/lib/gridpact/main/blocks")
     assert config.votes_folder("main") == Path("/var/lib/gridpact/main/votes")
+    assert config.snapshots_folder("main") == Path("/var/lib/gridpact/main/snapshots")
     assert config.channel_folder("main") == Path("/var/lib/gridpact/main")
+    assert (config.retain_blocks, config.snapshot_every) == (5_000, 250)
     assert (config.tls.certificate, config.tls.key, config.tls.authority) == (
         tmp_path / "tls.crt",
         tmp_path / "tls.key",
@@ -91,9 +100,16 @@ def test_what_may_be_left_out(tmp_path: Path) -> None:
     assert config.mqtt is None
     assert config.clock_file is None
     assert (config.log_level, config.log_file) == ("info", None)
+    assert (config.retain_blocks, config.snapshot_every) == (0, 1_000)
     plain = config_of(tmp_path, text + '\n[mqtt]\nurl = "mqtt://[::1]"\n')
     assert plain.mqtt is not None
     assert (plain.mqtt.host, plain.mqtt.port, plain.mqtt.tls, plain.mqtt.password_file) == ("::1", 1883, False, None)
+
+
+def test_the_keys_say_whether_a_node_votes(tmp_path: Path) -> None:
+    one_key = GOOD.replace('next_validator_key = "keys/next.key"\n', "")
+    assert config_of(tmp_path, one_key).validator_keys == (tmp_path / "validator.key",)
+    assert config_of(tmp_path, one_key.replace('validator_key = "validator.key"\n', "")).validator_keys == ()
 
 
 WRONG = [
@@ -121,6 +137,11 @@ WRONG = [
     ("mqtts://broker.example:8884", "mqtts://h/topic", "mqtt.url", "after the port"),
     ("mqtts://broker.example:8884", "mqtt://h", "mqtt.ca_file", "mqtts"),
     ('username = "dc1"\n', "", "mqtt.username", "is missing"),
+    ('\nvalidator_key = "validator.key"', "", "validator_key", "there is a next_validator_key"),
+    ("blocks = 5000", "blocks = -1", "retain.blocks", ">= 0"),
+    ("blocks = 5000", "block = 5", "retain", "unknown key 'block'"),
+    ("every_blocks = 250", "every_blocks = -1", "snapshots.every_blocks", ">= 0"),
+    ("every_blocks = 250", "every_blocks = 2.5", "snapshots.every_blocks", "got 'float'"),
     ("[listen]", "[listen", "node.toml", "is not TOML"),
     ("[listen]", "listen = 3\n[x]", "", ""),
 ]

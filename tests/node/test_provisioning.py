@@ -18,6 +18,7 @@ from node.framing import Frame
 from node.keys import load_authority, load_tls, read_password, read_signer
 from node.provisioning import ClusterPlan, NodePlan, node_toml, provision
 from node.transport import PeerAddress, PeerLinks
+from node.vote_log import FIRST_START
 
 
 def key(number: int) -> str:
@@ -56,7 +57,7 @@ def test_every_node_folder_stands_alone(tmp_path: Path) -> None:
     genesis = provision(tmp_path / "out", plan())
     assert isinstance(genesis, Genesis)
     out = tmp_path / "out"
-    in_node = {"node.toml", "genesis.json", "validator.key", "tls.crt", "tls.key", "ca.crt", "mqtt.password"}
+    in_node = {"node.toml", "genesis.json", "validator.key", "tls.crt", "tls.key", "ca.crt", "mqtt.password", f"data/main/{FIRST_START}"}
     assert files(out) == {"genesis.json", "ca.crt", "ca.key", "README.md"} | {
         f"nodes/dc{n}/{name}" for n in range(1, 5) for name in in_node
     }
@@ -68,7 +69,8 @@ def test_every_node_folder_stands_alone(tmp_path: Path) -> None:
         shutil.copytree(out / f"nodes/dc{number}", moved)
         config = read_config(moved)
         assert load_genesis(config) == genesis
-        signer = read_signer(config.validator_key)
+        (key_file,) = config.validator_keys
+        signer = read_signer(key_file)
         assert signer.public_key.hex() == genesis.validators[number - 1].public_key
         assert (accounts[f"DC{number}"].public_key == signer.public_key.hex()) == (number != 1)
         load_tls(config.tls.certificate, config.tls.key, config.tls.authority)

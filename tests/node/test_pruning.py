@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from consensus.transaction import decode_transaction
 from node.pruning import prune_target
-from tests.node.test_store_adoption import begun
+from tests.node.snapshot_store import begun
 from tests.node.test_store_blocks import certificate
 
 

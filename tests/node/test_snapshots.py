@@ -23,7 +23,7 @@ from node.key_value import StoreError
 from node.pace import Pace, StoppedError
 from node.snapshot_buckets import Buckets
 from node.snapshots import SnapshotShelf, stored_snapshots
-from tests.node.test_store_adoption import ROOT, adopt, begun, grow
+from tests.node.snapshot_store import ROOT, adopt, begun, grow
 from tests.node.test_store_blocks import certificate, genesis
 
 Entries = dict[bytes, bytes]
@@ -213,7 +213,7 @@ while True:
 
 def test_killed_while_making_only_whole_snapshots_are_there(tmp_path: Path) -> None:
     source, made = random.Random(11), 0
-    for _ in range(4):
+    for _ in range(3):
         process = subprocess.Popen([sys.executable, "-c", MAKE_UNTIL_KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
         assert process.stdout is not None
         for _ in range(source.randrange(1, 4)):

@@ -20,7 +20,6 @@ from consensus.block import (
     Certificate,
     CertificateVote,
     Header,
-    block_time_ms,
     decode_block,
     genesis_header,
     make_header,
@@ -38,6 +37,7 @@ from node.store_layout import FORMAT_KEY
 from node.vote_log import VoteLog
 
 SIGNER = Ed25519Signer(bytes(range(32)))
+VALIDATORS = digest(b"validators")
 Writes = tuple[tuple[bytes, bytes | None], ...]
 
 
@@ -52,7 +52,7 @@ def finalized(tree: StateTree, writes: Writes, receipts: tuple[bytes, ...] = (),
 
 def genesis(writes: Writes = ((b"a", b"1"),)) -> tuple[Header, FinalizedBlock]:
     result = finalized(StateTree(), writes)
-    return genesis_header("test", "main", 1_000, digest(b"genesis"), result.tree.root), result
+    return genesis_header("test", "main", 1_000, digest(b"genesis"), result.tree.root, VALIDATORS), result
 
 
 def next_block(
@@ -62,7 +62,7 @@ def next_block(
     batch = encode(Batch(0, 1, previous.time_ms + 10, ids + void)) if ids else NULL_BATCH
     receipts = tuple(b"receipt of " + id_ for id_ in ids)
     result = finalized(tree, writes, receipts, tuple(range(len(ids))))
-    header = make_header(previous, batch, ids, receipts, result.tree.root, block_time_ms(previous, batch))
+    header = make_header(previous, batch, ids, receipts, result.tree.root, 0, VALIDATORS)
     return Block(header, batch, raws, receipts), result
 
 
@@ -250,7 +250,7 @@ header, result = genesis()
 store.start(header, result)
 while True:
     raws = tuple(raw_transaction(100 * header.height + n) for n in range(5))
-    votes.append([LogRecord(header.height + 1, 0, 3, b"commit")], [(header.height + 1, b"d" * 32, raws)])
+    votes.append([LogRecord(header.height + 1, 0, 0, 3, b"commit")], [(header.height + 1, b"d" * 32, raws)])
     block, result = next_block(header, result.tree, raws, ((b"height", str(header.height + 1).encode()),))
     store.append(block, result, [])
     store.put_certificate(certificate(block.header))
@@ -350,7 +350,7 @@ def test_flipped_byte_inside_the_log_is_refused_not_skipped(tmp_path: Path) -> N
     """Without paranoid checks LevelDB would drop the damaged record and go on with the ones after it."""
     votes = VoteLog.open(tmp_path)
     for sequence in range(1, 20):
-        votes.append([LogRecord(sequence, 0, 2, b"x" * 500)])
+        votes.append([LogRecord(sequence, 0, 0, 2, b"x" * 500)])
     votes.close()
     log = next(tmp_path.glob("*.log"))
     data = bytearray(log.read_bytes())
@@ -366,7 +366,7 @@ def test_log_cut_off_anywhere_opens_with_all_whole_records(tmp_path: Path) -> No
     sizes = []
     log = next((tmp_path / "votes").glob("*.log"))
     for sequence in range(1, 6):
-        votes.append([LogRecord(sequence, 0, 2, b"x" * 40)])
+        votes.append([LogRecord(sequence, 0, 0, 2, b"x" * 40)])
         sizes.append(log.stat().st_size)
     votes.close()
     data = log.read_bytes()
