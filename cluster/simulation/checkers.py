@@ -129,11 +129,6 @@ class Checker:
             for validators in sets:
                 self.sets.setdefault(validators.epoch, validators)
 
-    @property
-    def present_set(self) -> ValidatorSet:
-        """The validators of the block after the greatest height."""
-        return self.set_at(self.height + 1)
-
     def set_at(self, height: int) -> ValidatorSet:
         """Return the validators of a height."""
         fitting = [validators for validators in self.sets.values() if validators.first_height <= height]

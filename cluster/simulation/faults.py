@@ -43,7 +43,7 @@ def _begin_on(simulation: Simulation, fault: Fault, node: Node) -> None:
         case "wipe":
             if _may_be_wiped(simulation, node):
                 simulation.strike(fault.name)
-                node.wipe()
+                node.wipe(votes=fault.words[0] == "all")
                 simulation.at(fault.until_ms, node.boot)
         case "dead":
             if node.honest:
@@ -61,12 +61,21 @@ def _begin_on(simulation: Simulation, fault: Fault, node: Node) -> None:
 
 
 def _may_be_wiped(simulation: Simulation, node: Node) -> bool:
-    """Whether a wiped node more leaves at most f faulty: Byzantine, dead, to die, or without a vote."""
+    """Whether a wiped node more leaves at most f faulty in every epoch that still counts: Byzantine, dead, to die, or without a vote.
+
+    An epoch counts until every honest node has the certificate of its last block.
+    """
     if not node.honest or node.dead:
         return False
     doomed = {place for fault in simulation.schedule.faults if fault.name == "dead" for place in fault.nodes}
-    lost = {one.name for one in simulation.validators if not one.honest or one.dead or one.place in doomed or not one.has_seat}
-    return node.name in lost or len(lost) < simulation.settings.faulty
+    living = [one for one in simulation.nodes if one.honest and not one.dead and one.place not in doomed]
+    certified = min(max(one.disk.chain.tables["certificates"], default=0) for one in living)
+    oldest = simulation.checker.set_at(certified + 1).epoch
+    for epoch, validators in simulation.checker.sets.items():
+        voting = {one.name for one in living if one.has_seat(validators)} - {node.name}
+        if epoch >= oldest and len(validators.names) - len(voting) > (len(validators.names) - 1) // 3:
+            return False
+    return True
 
 
 def end(simulation: Simulation, fault: Fault) -> None:

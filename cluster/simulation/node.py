@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from cluster.simulation.clock import NodeClock
 from cluster.simulation.dice import Dice
 from cluster.simulation.process import Process
-from cluster.simulation.store import Disk
+from cluster.simulation.store import Disk, VoteLog
 from cluster.simulation.world import MAX_VIEW_TIMEOUT_MS, VIEW_TIMEOUT_MS, WINDOW, World, next_key_of
 from consensus.crypto import Signer, digest
+from consensus.messages import ValidatorSet
 from consensus.state import ReplicaConfig
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class Node:
         self.traitor: Traitor | None = None
         self.disk_ms = 0
         self.blamed = 0
-        self._wipes = 0
+        self._logs = 0
+        self._is_unsure = False
         self._armed: tuple[int, str, int] | None = None
         self.replica_config = ReplicaConfig(
             name=name,
@@ -79,11 +81,9 @@ class Node:
         found: bytes = self.disk.votes.tables["meta"].get(LOG_ID, b"")
         return found
 
-    @property
-    def has_seat(self) -> bool:
-        """Whether the next block's validator set names this node and the vote log that it has."""
-        validators = self.simulation.checker.present_set
-        return self.name in validators.names and validators.logs[validators.names.index(self.name)] == self.log
+    def has_seat(self, validators: ValidatorSet) -> bool:
+        """Tell whether a validator set names this node and the vote log that it has (one that lost its blocks will see)."""
+        return not self._is_unsure and self.name in validators.names and validators.logs[validators.names.index(self.name)] == self.log
 
     def boot(self) -> None:
         """Start the software, if it is not running."""
@@ -92,8 +92,20 @@ class Node:
             self.guarded(self._boot)
 
     def _boot(self) -> None:
+        certificates = self.disk.chain.tables["certificates"]
+        if not VoteLog(self.disk.votes).is_whole_above(max(certificates, default=0)):
+            self.simulation.note(self, "begins its vote log anew: the store lost blocks")
+            self._begin_votes_anew()
+        self._is_unsure = False
         self.process = Process(self)
         self.process.start()
+
+    def _begin_votes_anew(self) -> None:
+        """Forget all votes and take another log id: nobody can tell any more what was signed."""
+        self.disk.votes.clear()
+        self._logs += 1
+        self.simulation.checker.votes.wiped(self)
+        self.disk.votes.write([("meta", LOG_ID, digest(f"{self.name} {self._logs}".encode()))], sync=True)
 
     def power_cut(self) -> None:
         """Everything in memory is gone, and what the disk had not synced, or the later part of it."""
@@ -110,13 +122,13 @@ class Node:
         else:
             self.disk.lose(votes.unsynced, chain.unsynced)
 
-    def wipe(self) -> None:
-        """Lose power and disk; the next start finds an empty one, and gives its vote log a new id."""
+    def wipe(self, *, votes: bool) -> None:
+        """Lose power and blocks, and the votes as well: then the vote log gets a new id."""
         self.power_cut()
-        self.disk.wipe()
-        self._wipes += 1
-        self.simulation.checker.votes.wiped(self)
-        self.disk.votes.write([("meta", LOG_ID, digest(f"{self.name} {self._wipes}".encode()))], sync=True)
+        self.disk.chain.clear()
+        self._is_unsure = True
+        if votes:
+            self._begin_votes_anew()
 
     def arm(self, writes: int, when: str, back_ms: int) -> None:
         """Let the power fail at one of the next synced writes: ``before`` it is on the disk, or ``after``; it is back at ``back_ms``."""

@@ -19,6 +19,7 @@ from consensus.effects import (
     Evidence,
     Execute,
     Fault,
+    KeepProofs,
     LogRecord,
     Persist,
     Send,
@@ -119,6 +120,8 @@ class Performer:
                 self._serve_blocks(effect)
             case ServeSnapshot() | ServeChunk() | StageSnapshot() | StageChunk():
                 self._process.snapshots.perform(effect)
+            case KeepProofs(changes):
+                self._process.snapshots.keep_proofs(changes)
             case ViewEntered():
                 self._process.desk.view_entered()
                 self._node.simulation.note_view(effect.view)

@@ -122,7 +122,7 @@ def _torn(maker: _Maker) -> None:
 
 
 def _wipe(maker: _Maker) -> None:
-    maker.add("wipe", (maker.chance.randrange(maker.nodes),))
+    maker.add("wipe", (maker.chance.randrange(maker.nodes),), words=(maker.chance.choice(("all", "all", "blocks")),))
 
 
 def _slow_disk(maker: _Maker) -> None:

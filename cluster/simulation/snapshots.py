@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cluster.simulation.disk import Write
@@ -73,6 +74,11 @@ class Snapshots:
         if following.first_height == height + 1 and following.epoch and header is not None and certificate is not None:
             proof = encode(EpochChange(encode(header), certificate, following))
             self._database.write([("proofs", following.epoch, proof)], sync=False)
+
+    def keep_proofs(self, changes: Sequence[bytes]) -> None:
+        """Keep proofs that came with a snapshot: the certificates that they need cannot be had any more."""
+        known = self._tables["proofs"]
+        self._database.write([("proofs", epoch, proof) for epoch, proof in enumerate(changes, 1) if epoch not in known], sync=False)
 
     def _proofs(self) -> tuple[bytes, ...]:
         return tuple(proof for _, proof in sorted(self._tables["proofs"].items()))

@@ -13,7 +13,7 @@ from consensus.effects import LogRecord
 from consensus.transaction import Transaction
 
 RecordKey = tuple[int, int, int, int]
-HEAD = "head"
+HEAD, CUT = "head", "cut"
 
 
 class StateReader:
@@ -79,7 +79,11 @@ class VoteLog:
         ]
         doomed += [("bodies", key, None) for key in bodies if key[0] <= sequence]
         if doomed:
-            self.database.write(doomed, sync=False)
+            self.database.write([*doomed, ("meta", CUT, max(sequence, self.database.tables["meta"].get(CUT, 0)))], sync=False)
+
+    def is_whole_above(self, certified: int) -> bool:
+        """Tell whether this log holds all votes above the last certified block of the store; not if the store lost blocks since."""
+        return certified >= int(self.database.tables["meta"].get(CUT, 0))
 
     def records(self) -> tuple[LogRecord, ...]:
         """Return all records by key."""
@@ -230,8 +234,3 @@ class Disk:
         """The power fails; so many unsynced writes of each database were on the disk already."""
         self.votes.lose(keep_votes)
         self.chain.lose(keep_chain)
-
-    def wipe(self) -> None:
-        """A new, empty disk."""
-        self.votes.clear()
-        self.chain.clear()

@@ -14,9 +14,12 @@ from consensus.messages import (
     Kind,
     Message,
     PrePrepareMessage,
+    StatusBody,
+    StatusMessage,
     ValidatorSet,
     Vote,
     VoteMessage,
+    body_digest,
     sign_vote,
 )
 from consensus.recovery import Recovered
@@ -26,7 +29,7 @@ from consensus.state import ReplicaConfig
 DOMAIN = Domain("four", "main", 0)
 NAMES = ("a", "b", "c", "d")
 BATCHES = (b"one batch", b"another batch", b"a third batch")
-TIMEOUT_MS, START_MS, LATE_MS = 1_000, 1_000, 10_000
+TIMEOUT_MS, START_MS, SOON_MS, LATE_MS = 1_000, 1_000, 1_300, 10_000
 SEQUENCE = 1
 Step = tuple[Event, int]
 
@@ -114,7 +117,8 @@ class Player:
 
     def loses_patience(self) -> Player:
         """Return it after the primary did nothing for too long."""
-        return self.then((Waiting(START_MS), START_MS), (Tick(), LATE_MS))
+        greetings = [(Received(NAMES[seat], self._four.status(seat)), START_MS) for seat in range(4) if seat != self.seat]
+        return self.then((Waiting(START_MS), START_MS), *greetings, (Tick(), SOON_MS), (Tick(), LATE_MS))
 
 
 class Votes:
@@ -157,8 +161,13 @@ class Four:
         return Player(self, seat)
 
     def sign(self, kind: Kind, view: int, sequence: int, digest: bytes, seat: int) -> Vote:
-        """Return a vote of the Byzantine replica."""
+        """Return a vote that a replica could sign."""
         return sign_vote(self._signers[seat], DOMAIN, kind, view, sequence, digest, seat)
+
+    def status(self, seat: int) -> StatusMessage:
+        """Return what a replica of view 0 says to show that it is there."""
+        body = StatusBody(0, False, 0, 0, 1, None)
+        return StatusMessage(self.sign(Kind.STATUS, 0, 0, body_digest(body), seat), body)
 
     def pre_prepare(self, primary: Player | None, batch: bytes) -> PrePrepareMessage:
         """Return the first primary's pre-prepare: what it said, or what the Byzantine one says."""
