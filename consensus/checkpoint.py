@@ -12,7 +12,7 @@ from typing import Any
 from consensus.block import Certificate
 from consensus.effects import Certified, Diverged
 from consensus.epochs import announce, enter_epoch
-from consensus.errors import InvariantViolation
+from consensus.errors import InvariantViolation, PeerFault, Suspicion
 from consensus.messages import Kind, ValidatorSet, Vote, VoteMessage, make_certificate
 from consensus.ordering import execute_decided
 from consensus.state import Turn
@@ -67,10 +67,12 @@ def on_checkpoint(turn: Turn, vote: Vote) -> None:
     """Collect a checkpoint vote of another replica.
 
     Raises:
-        PeerFault: bad signature.
+        PeerFault: bad signature, or one for a view: it covers other bytes than those that a certificate's votes are checked with.
     """
     if vote.epoch != turn.committee.epoch or not turn.may_certify(vote.sequence):
         return
+    if vote.view != 0:
+        raise PeerFault(turn.committee.name(vote.sender), Suspicion.WRONG_KIND, f"checkpoint {vote.sequence} for view {vote.view}")
     known = turn.state.checkpoints.get(vote.sequence, {}).get(vote.sender)
     if known == vote:
         return

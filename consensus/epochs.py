@@ -1,7 +1,8 @@
 """From one epoch to the next (laws in :mod:`consensus.validators`).
 
 A replica enters the next epoch when the last block of the present one has its certificate. There it starts afresh: view 0, no votes
-(but those that its log holds, if it was there before and lost its blocks), that certificate as its stable checkpoint. No replica can have voted above that block before: :meth:`consensus.state.Turn.may_order`.
+(but those that its log holds, if it was there before and lost its blocks), that certificate as its stable checkpoint. No replica can have
+voted above that block before: :meth:`consensus.state.Turn.may_order`.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from contracts.events import Member
 from contracts.evidence import kind_name
 from contracts.governance import approvals_needed
 from contracts.ledger import Ledger
-from contracts.records import MARKET_KEY, Epoch, epoch_key, name_key, offence_position, offence_prefix
+from contracts.records import MARKET_KEY, Epoch, epoch_key, name_key, offence_key, offence_position, offence_prefix
 from contracts.views import ChangeView, EpochView, OffenceView, ValidatorView
 
 MAX_LIST = 1_000
@@ -97,6 +97,10 @@ class ValidatorsView:
             epoch, kind, view, sequence = offence_position(key)
             found.append(OffenceView(validator, epoch, kind_name(kind), view, sequence, offence.report.hex(), offence.reporter))
         return tuple(found)
+
+    def has_offence(self, validator: str, epoch: int, kind: int, view: int, sequence: int) -> bool:
+        """Tell whether this double signing is recorded."""
+        return self._ledger.state.offences.committed(offence_key(validator, epoch, kind, view, sequence)) is not None
 
     @property
     def _is_empty(self) -> bool:

@@ -18,16 +18,14 @@ from consensus.codec import encode
 from consensus.effects import EpochEntered, Event, Evidence, Fault, LogRecord, Pruned, Received
 from consensus.errors import PeerFault, Suspicion
 from consensus.mempool import Mempool
-from consensus.messages import Kind, Message
-from consensus.proofs import EntryProof, TransactionProof
+from consensus.messages import Message
 from consensus.replica import Replica
 from consensus.snapshot import SnapshotManifest
 from consensus.transaction import Transaction, decode_transaction
 from consensus.validators import EpochChange
-from contracts.events import Member
 from contracts.genesis import Genesis
 from node.bodies import Bodies
-from node.channel_status import status_of
+from node.channel_reports import ChannelReports
 from node.clerk import Clerk
 from node.clock import Clock
 from node.driver import Driver, answered
@@ -49,11 +47,9 @@ log = structlog.get_logger("gridpact.channel")
 HOUSEKEEPING_S = 0.25
 SHARE_AGAIN_MS = 1_000
 SHARE_AGAIN_MOST = 200
-LEVEL_BLOCKS = 2
-"""So many blocks behind the others a node still counts as level."""
 
 
-class Channel:
+class Channel(ChannelReports):
     """Everything that one channel needs on one node.
 
     Args:
@@ -109,12 +105,14 @@ class Channel:
             store, votes, mempool, desk, bodies, application, clock, metrics, rules.view_timeout_ms, disk.shelf, self._executor.put,
             door.send_message, self._announce, self._epoch_entered, self._accuse,
         )  # fmt: skip
-        replica = Replica(replica_config(genesis, identity, disk.snapshot_every), found_on(store, votes, application))
+        self._replica = replica = Replica(replica_config(genesis, identity, disk.snapshot_every), found_on(store, votes, application))
         self._driver = Driver(replica, self._host, clock, self._persist, door.send_message, self._broadcast, metrics)
         self._intake = Intake(
             application, application.sender_key, store, mempool, bodies, self._arrived, clock, threads, door.share, metrics
         )
         self._clerk = Clerk(identity, votes.id, application, clock, self._intake.submit)
+        for first, second in votes.evidence():
+            self._clerk.report(Evidence(first, second))
         self._upkeep = Upkeep(disk, rules.window, self.epoch_changes, lambda first: post(Pruned(first)), threads, writing)
 
     # ----------------------------------------------------------------------------------------------------------- running
@@ -165,7 +163,7 @@ class Channel:
                 self._intake.gone([transaction.id for transaction in late])
                 log.warning("transactions can no longer execute", count=len(late), first=late[0].id.hex())
             self._door.share([transaction.raw for transaction in old if transaction.id in self._mempool])
-            await self._clerk.work(self._is_level())
+            await self._clerk.work(self.is_level())
             self._metrics.mempool_transactions.set(len(self._mempool))
             self._metrics.mempool_bytes.set(self._mempool.size_bytes)
             self._driver.wake()
@@ -180,63 +178,6 @@ class Channel:
     async def submit(self, raws: Sequence[bytes], source: str) -> list[Submission]:
         """Check and store transactions; one answer each, in order."""
         return await self._intake.submit(raws, source)
-
-    def find(self, transaction_id: bytes) -> str | None:
-        """Return "pending" if the transaction waits to be ordered."""
-        return "pending" if transaction_id in self._mempool else None
-
-    def transaction_proof(self, transaction_id: bytes) -> TransactionProof | None:
-        """Return the proof of an executed transaction, None while its block is not certified."""
-        return self._prover.transaction_proof(transaction_id)
-
-    async def entry_proof(self, key: bytes, timeout_s: float = 2.0) -> EntryProof | None:
-        """Return the proof of a state entry at the present head, None if that is not certified in time."""
-        return await self._prover.entry_proof(key, timeout_s)
-
-    def status(self) -> dict[str, object]:
-        """Return how the channel does, ready for JSON."""
-        status = self._driver.replica.status(self.clock.monotonic_ms())
-        head, first = self.store.head(), self.store.first_height
-        return status_of(self, self.genesis.chain_id, status, head, self._mempool, self._door, self.clock.now_ms(), first)
-
-    @property
-    def epochs(self) -> EpochBook:
-        """The validator sets that this node knows."""
-        return self._epochs
-
-    def epoch_changes(self) -> tuple[bytes, ...]:
-        """Return the proofs of all epochs that the chain has reached, from epoch 1 on: encoded ``EpochChange`` values."""
-        return self.store.epoch_changes()
-
-    def members(self) -> dict[str, Member]:
-        """Return the validators of the present and of all announced epochs, by name (of one in several, as the last one names it)."""
-        present = self._driver.replica.committee.epoch
-        return {member.name: member for epoch in self.application.view.epochs() if epoch.number >= present for member in epoch.members}
-
-    def evidence(self) -> list[dict[str, object]]:
-        """Return recorded double signing, ready for JSON."""
-        found: list[dict[str, object]] = []
-        for first, second in self._votes.evidence():
-            names = next((one.names for one in self._epochs.all if one.epoch == first.epoch), ())
-            found.append(
-                {
-                    "validator": names[first.sender] if first.sender < len(names) else "",
-                    "epoch": first.epoch,
-                    "kind": Kind(first.kind).name.lower().replace("_", "-"),
-                    "view": first.view,
-                    "sequence": first.sequence,
-                    "first": encode(first).hex(),
-                    "second": encode(second).hex(),
-                }
-            )
-        return found
-
-    def _is_level(self) -> bool:
-        """Whether this node knows the present state: it has what the others say they have."""
-        status = self._driver.replica.status(self.clock.monotonic_ms())
-        heights = status.peer_heights.values()
-        weak = self._driver.replica.committee.quorums.weak
-        return len(heights) >= weak and status.executed + LEVEL_BLOCKS >= max(heights)
 
     # ------------------------------------------------------------------------------------------- for the door (PeerUser)
 
@@ -260,7 +201,7 @@ class Channel:
     # ------------------------------------------------------------------------------------------------------------ wiring
 
     def _broadcast(self, body: bytes, everybody: bool) -> None:
-        self._door.broadcast_message(body, None if everybody else self._driver.replica.committee.validators.names)
+        self._door.broadcast_message(body, None if everybody else self._replica.committee.validators.names)
 
     def on_new_epoch(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` whenever a validator set is announced or takes effect."""

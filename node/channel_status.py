@@ -35,11 +35,6 @@ def status_of(
         clock_ms: chain time.
         first: lowest height that is stored.
     """
-    open_slots = [slot for slot in status.in_flight if not slot.decided]
-    snapshot = None
-    if status.snapshot is not None:
-        height, chunks, of_chunks = status.snapshot
-        snapshot = {"height": height, "chunks": chunks, "of_chunks": of_chunks}
     return {
         "chain_id": chain_id,
         "channel": channel.name,
@@ -58,24 +53,30 @@ def status_of(
         "height": status.executed,
         "certified": status.certified,
         "first_height": first,
-        "snapshot": snapshot,
+        "snapshot": None if status.snapshot is None else dict(zip(("height", "chunks", "of_chunks"), status.snapshot, strict=True)),
         "head_hash": head.hash.hex() if head is not None else "",
         "state_root": head.state_root.hex() if head is not None else "",
         "time_ms": head.time_ms if head is not None else 0,
         "clock_ms": clock_ms,
-        "in_flight": [
-            {
-                "sequence": slot.sequence,
-                "view": status.view if slot.view is None else slot.view,
-                "prepared_by": list(slot.prepared_by),
-                "committed_by": list(slot.committed_by),
-            }
-            for slot in open_slots
-        ],
+        "in_flight": _in_flight(status),
         "mempool": {"transactions": len(mempool), "bytes": mempool.size_bytes},
         "peers": _peers(door, status.peer_heights),
         "diverged": status.diverged or channel.stopped_because is not None,
     }
+
+
+def _in_flight(status: ReplicaStatus) -> list[dict[str, object]]:
+    """Return what is proposed and not decided, and who has voted on it."""
+    return [
+        {
+            "sequence": slot.sequence,
+            "view": status.view if slot.view is None else slot.view,
+            "prepared_by": list(slot.prepared_by),
+            "committed_by": list(slot.committed_by),
+        }
+        for slot in status.in_flight
+        if not slot.decided
+    ]
 
 
 def _peers(door: PeerDoor, heights: dict[str, int]) -> list[dict[str, object]]:

@@ -12,9 +12,10 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
+from consensus.application import OK
 from consensus.crypto import Signer
 from consensus.effects import Evidence
-from consensus.messages import ValidatorSet
+from consensus.messages import ValidatorSet, Vote
 from consensus.transaction import sign_transaction
 from contracts.application import LedgerApplication
 from contracts.calls import Call, RenewSeat, ReportDoubleSigning
@@ -53,7 +54,8 @@ class Clerk:
         self._clock = clock
         self._submit = submit
         self._reports: deque[ReportDoubleSigning] = deque(maxlen=MAX_REPORTS)
-        self._last_sent_ms: int | None = None
+        self._sent: Call | None = None
+        self._sent_ms = 0
 
     def report(self, evidence: Evidence) -> None:
         """Take proof of double signing to the ledger."""
@@ -65,25 +67,32 @@ class Clerk:
         Args:
             is_level: whether this node has caught up with the others.
         """
-        now_ms = self._clock.monotonic_ms()
-        if not is_level or (self._last_sent_ms is not None and now_ms < self._last_sent_ms + AGAIN_MS):
-            return
-        call = self._next_call()
+        call, now_ms = self._next_call(), self._clock.monotonic_ms()
         signer = self._signer()
-        if call is None or signer is None:
+        if call is None or signer is None or not is_level or (call == self._sent and now_ms < self._sent_ms + AGAIN_MS):
             return
-        self._last_sent_ms = now_ms
+        self._sent, self._sent_ms = call, now_ms
         answer = (await self._submit([self._signed(signer, call)], HTTP))[0]
-        if isinstance(call, ReportDoubleSigning) and self._reports and self._reports[0] == call and not _is_temporary(answer.code):
+        if isinstance(call, ReportDoubleSigning) and self._reports and self._reports[0] == call and not _may_be_accepted(answer.code):
             self._reports.popleft()
-            self._last_sent_ms = None
         log.info("sent a transaction in the name of this node", call=type(call).__name__, code=answer.code, detail=answer.detail)
 
     def _next_call(self) -> Call | None:
+        """Return what is to be said now; what the ledger knows already is not."""
         latest = self._application.epochs()[-1]
         if self._lost_its_seat(latest):
             return RenewSeat(latest.epoch, self._log_id)
+        while self._reports and self._is_recorded(self._reports[0].first):
+            self._reports.popleft()
         return self._reports[0] if self._reports else None
+
+    def _is_recorded(self, vote: Vote) -> bool:
+        """Whether the ledger has the double signing at the place of this vote."""
+        validators = next((one for one in self._application.epochs() if one.epoch == vote.epoch), None)
+        if validators is None or not 0 <= vote.sender < len(validators.names):
+            return False
+        name = validators.names[vote.sender]
+        return self._application.view.validators.has_offence(name, vote.epoch, vote.kind, vote.view, vote.sequence)
 
     def _lost_its_seat(self, latest: ValidatorSet) -> bool:
         """Whether the latest set names this node and its key, but another vote log."""
@@ -112,6 +121,6 @@ class Clerk:
         )
 
 
-def _is_temporary(code: str) -> bool:
-    """Whether the same report may be accepted later."""
-    return code in ("FULL", "NONCE_IN_USE", "NONCE_SPENT", "NONCE_TOO_FAR", "NO_SUCH_EPOCH")
+def _may_be_accepted(code: str) -> bool:
+    """Whether the report is under way, or may be accepted later."""
+    return code in (OK, "FULL", "NONCE_IN_USE", "NONCE_SPENT", "NONCE_TOO_FAR", "NO_SUCH_EPOCH")

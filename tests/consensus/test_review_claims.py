@@ -1,0 +1,230 @@
+"""Review: what a peer *claims* about its height is believed, although the proof (its certificate) stands beside it in the same message.
+
+One faulty validator, named first, in all of them. A status of an epoch that nobody knows is not even checked for its signature, so a mere
+guest (an extension node with a TLS certificate) can do the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+
+from consensus.block import Certificate, CertifiedBlock
+from consensus.codec import encode
+from consensus.effects import Received, ServeBlocks
+from consensus.messages import (
+    BlocksMessage,
+    FetchBlocks,
+    FetchChunk,
+    FetchSnapshot,
+    Kind,
+    Message,
+    SnapshotMessage,
+    StatusBody,
+    StatusMessage,
+    Vote,
+    body_digest,
+    sign_vote,
+)
+from tests.consensus.scenes import Chain, Lone, honest
+from tests.consensus.virtual_cluster import VirtualCluster, name
+
+LIAR, OTHERS, GUEST = 0, (1, 2), 9
+FAR = 1_000_000
+
+
+def chain_to(height: int, snapshot_every: int = 0) -> Chain:
+    chain = Chain(snapshot_every=snapshot_every)
+    chain.extend_to(height)
+    return chain
+
+
+def status_by(chain: Chain, sender: int, certified: int, first: int) -> StatusMessage:
+    """A claim. A guest speaks in an epoch that does not exist, with a signature that is none."""
+    body = StatusBody(0, False, certified, certified, first, chain.disk.certificates.get(chain.height))
+    if sender == GUEST:
+        return StatusMessage(Vote(Kind.STATUS, 99, 0, 0, body_digest(body), 0, bytes(64)), body)
+    validators = chain.epochs[-1]
+    return StatusMessage(sign_vote(chain.signer(validators, sender), validators.domain, Kind.STATUS, 0, 0, body_digest(body), sender), body)
+
+
+def tell(lone: Lone, chain: Chain, liar: int, ms: int, *, claim: int = FAR, first: int = 1, honest_first: int = 1) -> bool:
+    """Let everybody tell where it stands, for so long or until the replica is level with the honest ones."""
+    for _ in range(ms // 250):
+        lone.host.step(Received(name(liar), status_by(chain, liar, claim, first)))
+        for peer in OTHERS:
+            lone.host.step(Received(name(peer), status_by(chain, peer, chain.height, honest_first)))
+        if lone.wait(250, lambda: lone.status.certified == chain.height):
+            return True
+    return False
+
+
+def test_one_faulty_validator_of_four_stops_the_chain_for_ever() -> None:
+    """One slept through 40 blocks. Then the first validator votes no more, and serves blocks with certificates of epoch 99 only."""
+    cluster = VirtualCluster(4, seed=1)
+    cluster.start()
+    asleep = cluster.hosts[3]
+    asleep.crash()
+    wanted = [b"request %d" % index for index in range(40)]
+    for batch in wanted:
+        cluster.submit(batch)
+    assert cluster.run(30_000, lambda: all(host.disk.height == 40 for host in cluster.hosts[:3]))
+
+    def faulty(sender: int, _: int, message: Message) -> Message | None:
+        if sender != 0 or isinstance(message, StatusMessage):
+            return message
+        if isinstance(message, BlocksMessage):
+            return BlocksMessage(tuple(msgspec.structs.replace(one, certificate=of_epoch_99(one.certificate)) for one in message.blocks))
+        return None
+
+    cluster.intercept = faulty
+    asleep.start()
+    cluster.submit(b"waits", range(1, 4))
+    assert cluster.run(300_000, lambda: all(host.disk.ledger.has(b"waits") for host in cluster.hosts[1:])), (
+        f"three honest validators of four, after five minutes at {[host.disk.height for host in cluster.hosts]}"
+    )
+
+
+def of_epoch_99(certificate: Certificate) -> Certificate:
+    return msgspec.structs.replace(certificate, epoch=99)
+
+
+@pytest.mark.parametrize("liar", [LIAR])
+def test_blocks_of_an_epoch_that_does_not_exist_are_asked_for_for_ever(liar: int) -> None:
+    """``on_blocks`` leaves its loop at an unknown epoch: no failure is counted, nobody rests, so the first by name is asked for ever."""
+    chain = chain_to(20)
+
+    def answer(to: int, message: Message) -> Sequence[Message]:
+        if to == liar and isinstance(message, FetchBlocks):
+            first = Certificate(99, message.first, bytes(32), ())
+            return [BlocksMessage((CertifiedBlock(b"", first),))]
+        return honest(chain)(to, message)
+
+    lone = Lone(3)
+    lone.answer = answer
+    assert tell(lone, chain, liar, 60_000, claim=20), "one liar keeps a replica from catching up for ever"
+
+
+@pytest.mark.parametrize("liar", [LIAR, GUEST])
+def test_a_replica_that_lacks_one_block_is_frozen_by_an_offer_that_nobody_needs(liar: int) -> None:
+    """It asked for a snapshot far above, since the liar claims to be there. It takes one of the next height, and executes nothing.
+
+    The liar sends a chunk every 3.5 s, none of which counts as late: with 2000 chunks that is two hours. Then it begins again.
+    """
+    chain, shown = chain_to(20), chain_to(20, snapshot_every=20)
+    lone = Lone(3, gap=64)
+    lone.take(chain, 19, peer=1)
+    held: list[tuple[int, FetchChunk]] = []
+
+    def answer(to: int, message: Message) -> Sequence[Message]:
+        if to != liar:
+            return honest(chain)(to, message)
+        if isinstance(message, FetchChunk):
+            held.append((lone.cluster.now_ms + 3_500, message))
+        return [SnapshotMessage(encode(shown.disk.snapshot.manifest))] if isinstance(message, FetchSnapshot) and shown.disk.snapshot else ()
+
+    lone.answer = answer
+    frozen_ms = 0
+    for _ in range(4 * 30):
+        lone.host.step(Received(name(liar), status_by(chain, liar, FAR, 1)))
+        lone.wait(20)
+        for peer in OTHERS:
+            lone.host.step(Received(name(peer), status_by(chain, peer, 20, 1)))
+        lone.wait(230)
+        for due_ms, message in [one for one in held if one[0] <= lone.cluster.now_ms]:
+            held.remove((due_ms, message))
+            if message.index < 3:
+                for chunk in honest(shown)(liar, message):
+                    lone.host.step(Received(name(liar), chunk))
+        frozen_ms += 250 * (lone.status.executed < 20)
+    assert frozen_ms < 5_000, f"the block was there for the asking, but nothing was executed for {frozen_ms} ms of 30 s"
+
+
+@pytest.mark.parametrize("liar", [LIAR, GUEST])
+def test_a_replica_that_lacks_nothing_asks_a_liar_for_one_manifest_after_the_other(liar: int) -> None:
+    """Each of up to 8 MiB, decoded, folded and checked in the middle of the replica's step; a failure is counted, but changes nothing."""
+    chain = chain_to(20, snapshot_every=20)
+    lone = Lone(3, gap=64)
+    lone.take(chain, peer=1)
+    assert chain.disk.snapshot is not None
+    bad = msgspec.structs.replace(chain.disk.snapshot.manifest, chunks=chain.disk.snapshot.manifest.chunks[::-1])
+    lone.answer = lambda to, message: [SnapshotMessage(encode(bad))] if to == liar and isinstance(message, FetchSnapshot) else ()
+    before = len(lone.said)
+    for _ in range(40):
+        lone.host.step(Received(name(liar), status_by(chain, liar, FAR, 1)))
+        for peer in OTHERS:
+            lone.host.step(Received(name(peer), status_by(chain, peer, 20, 1)))
+        lone.wait(250)
+    asked = len(lone.say(FetchSnapshot, before))
+    assert asked <= 10, f"asked {asked} times within 10 s, at height 20 of 20"
+
+
+def test_who_claims_blocks_that_all_others_pruned_and_answers_with_an_unknown_epoch() -> None:
+    """Then nobody is ever asked for a snapshot: ``can_serve`` stays true, since that answer counts as no failure."""
+    chain = chain_to(20, snapshot_every=20)
+
+    def answer(to: int, message: Message) -> Sequence[Message]:
+        if isinstance(message, FetchBlocks):
+            first = Certificate(99, message.first, bytes(32), ())
+            return [BlocksMessage((CertifiedBlock(b"", first),))] if to == LIAR else ()
+        return honest(chain)(to, message) if to != LIAR else ()
+
+    lone = Lone(3)
+    lone.answer = answer
+    assert tell(lone, chain, LIAR, 60_000, claim=20, honest_first=21)
+
+
+def test_a_trickle_of_one_good_block_at_a_time_holds_the_whole_range() -> None:
+    """It answers just before its time is up, with one block of 32, every time: half a block per second, though others have them all."""
+    chain = chain_to(200)
+    lone, held = Lone(3), list[tuple[int, FetchBlocks]]()
+
+    def answer(to: int, message: Message) -> Sequence[Message]:
+        if to == LIAR and isinstance(message, FetchBlocks):
+            held.append((lone.cluster.now_ms + 1_600, message))
+            return ()
+        return honest(chain)(to, message)
+
+    lone.answer = answer
+    for _ in range(4 * 60):
+        for peer in (LIAR, *OTHERS):
+            lone.host.step(Received(name(peer), status_by(chain, peer, 200, 1)))
+        lone.wait(250)
+        for due_ms, message in [one for one in held if one[0] <= lone.cluster.now_ms]:
+            held.remove((due_ms, message))
+            lone.host.step(Received(name(LIAR), BlocksMessage(chain.blocks(message.first, message.first))))
+    assert lone.status.certified == 200, f"after a minute at {lone.status.certified} of 200"
+
+
+@pytest.mark.parametrize("way", ["blocks", "snapshot"])
+def test_a_result_that_differs_from_the_certified_one_is_never_overwritten_in_silence(way: str) -> None:
+    """Its own block 20 is another one than everybody's (a broken disk). With blocks it notices; if the others pruned them,
+    a snapshot hides it."""
+    chain, own = chain_to(45, snapshot_every=40), chain_to(19)
+    own.extend(b"what nobody else executed")
+    del own.disk.certificates[20]
+    lone = Lone(3, disk=own.disk)
+    first = 41 if way == "snapshot" else 1
+
+    def answer(to: int, message: Message) -> Sequence[Message]:
+        return () if isinstance(message, FetchBlocks) and message.first < first else honest(chain)(to, message)
+
+    lone.answer = answer
+    with pytest.raises(AssertionError, match="diverged"):  # the virtual host says so loudly
+        tell(lone, chain, 1, 20_000, claim=45, first=first, honest_first=first)
+
+
+def test_what_one_peer_may_ask_for_at_once_is_bounded() -> None:
+    """64 bytes make the node read, encode and queue up to 8 MiB, in the event loop that also counts votes. Guests may ask as well."""
+    chain = chain_to(40)
+    lone = Lone(3)
+    lone.take(chain, peer=1)
+    served = [
+        effect
+        for _ in range(1_000)
+        for effect in lone.replica.step(Received(name(GUEST), FetchBlocks(1, 32)), lone.cluster.now_ms)
+        if isinstance(effect, ServeBlocks)
+    ]
+    assert len(served) <= 100, f"{len(served)} times the same 32 blocks for one peer, in one moment"
