@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from rich.console import Console
 
-from cluster.options import RunError, cannot_write, check_json_path, json_option, write_json
+from cluster.options import check_json_path, json_option
 from cluster.phases import phase_bar
-from cluster.simulation.bugs import BUGS, BugReport, edits_of, find_bug, hunt
-from cluster.simulation.exhaustive import ExhaustiveReport, explore
-from cluster.simulation.runner import Report, Workers, cores, run_many
+from cluster.simulation.bugs import edits_of, find_bug, hunt
+from cluster.simulation.exhaustive import BYZANTINE, add_up
+from cluster.simulation.runner import Workers, cores, run_many
 from cluster.simulation.settings import CALM_MS, FAULTS, Settings
-from cluster.simulation.shrink import Replay
-from cluster.tables import print_table
+from cluster.simulation.telling import show_bugs, show_exploration, show_replay, show_report
 
-NODES = (4, 5, 6, 7, 10)
-LAST_LINES = 60
+TICKS_HELP = "Virtual ms in which everything must commit once the faults have stopped."
 _SEEDS = re.compile(r"^(\d{1,12}):(\d{1,12})$")
 
 
@@ -64,19 +60,17 @@ def fault_names(text: str) -> tuple[str, ...]:
 
 @click.command(epilog="Example: gridpact simulate --seeds 0:10000 --nodes 4,5,7 --faults all --json result.json")
 @click.option("--seeds", type=seed_range, default="0:200", show_default=True, metavar="A:B", help="One run per seed, B not included.")
-@click.option("--nodes", type=sizes, default="4", show_default=True, metavar="N[,N...]", help="How many validators.")
-@click.option("--faults", type=fault_names, default="all", show_default=True, metavar="all|NAME,...", help=f"Out of {', '.join(FAULTS)}.")
-@click.option("--byzantine", type=click.IntRange(0, 3), metavar="K", help="Exactly so many Byzantine nodes.  [default: the seed decides]")
-@click.option("--ticks", type=click.IntRange(1_000, 10_000_000), default=CALM_MS, show_default=True, metavar="N",
-              help="Virtual ms in which everything must commit once the faults have stopped.")  # fmt: skip
-@click.option("--signatures", type=click.Choice(["simulated", "real"]), default="simulated", show_default=True,
-              help="A keyed hash, or Ed25519.")  # fmt: skip
-@click.option("--jobs", type=click.IntRange(1, 256), help="Worker processes.  [default: one per core]")
+@click.option("--nodes", type=sizes, default="4", show_default=True, metavar="N[,N...]", help="How many validators: 4 to 10.")
+@click.option("--faults", type=fault_names, default="all", show_default=True, metavar="all|none|NAME,...", help=f"{', '.join(FAULTS)}.")
+@click.option("--byzantine", type=click.IntRange(0, 3), metavar="K", help="Exactly so many Byzantine nodes.  [default: as the seed says]")
+@click.option("--ticks", type=click.IntRange(1_000, 10_000_000), default=CALM_MS, show_default=True, metavar="N", help=TICKS_HELP)
+@click.option("--signatures", type=click.Choice(["simulated", "real"]), default="simulated", help="A keyed hash (default), or Ed25519.")
+@click.option("--jobs", type=click.IntRange(1, 256), metavar="N", help="Worker processes.  [default: one per core]")
 @click.option("--replay", type=click.IntRange(0), metavar="SEED", help="Run one seed and print how it went.")
 @click.option("--trace", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="With --replay: write every step here.")
 @click.option("--shrink", is_flag=True, help="With --replay: leave out of the schedule what it does not take to fail.")
-@click.option("--plant", metavar="NAME", help="Run with a planted bug.")
-@click.option("--bugs", is_flag=True, help="Run the table of planted bugs: each must be caught.")
+@click.option("--plant", metavar="NAME", help="Run with a planted bug (their names: --bugs).")
+@click.option("--bugs", is_flag=True, help="Plant every bug of the table; each must be caught.")
 @click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="With --bugs: write the table here, too.")
 @click.option("--exhaustive", is_flag=True, help="Explore every view change of a small bounded schedule.")
 @json_option
@@ -101,19 +95,28 @@ def simulate(
     check_json_path(json_path)
     planted = "" if plant is None else find_bug(plant).name
     settings = tuple(_settings(one, faults, byzantine, ticks, signatures == "real", planted) for one in nodes)
-    workers = jobs or cores()
+    edits, workers = edits_of(planted), jobs or cores()
+    with phase_bar() as show:
+        if exhaustive:
+            show("exploring", 0.0, "")
+            with Workers(workers, edits) as pool:
+                exploration = add_up(pool.explore(BYZANTINE))
+        elif bugs:
+            hunted = hunt(workers, lambda done, total, name: show("hunting", done / total, name))
+        elif replay is not None:
+            show("replaying", 0.0, f"seed {replay}")
+            with Workers(1, edits) as pool:
+                replayed = pool.replay(settings[0], replay, shrink=shrink)
+        else:
+            report = run_many(settings, seeds, workers, lambda done, total, bad: show("simulating", done / total, _note(done, bad)), edits)
     if exhaustive:
-        _show_exhaustive(explore_with_bar(planted), json_path)
+        show_exploration(exploration, json_path)
     elif bugs:
-        _show_bugs(_hunt_with_bar(workers), json_path, markdown)
+        show_bugs(hunted, json_path, markdown)
     elif replay is not None:
-        with Workers(1, edits_of(planted)) as pool:
-            _show_replay(pool.replay(settings[0], replay, shrink=shrink), trace, json_path)
+        show_replay(replayed, trace, json_path)
     else:
-        with phase_bar() as show:
-            report = run_many(settings, seeds, workers, lambda done, total, bad: show("simulating", done / total, _note(done, bad)),
-                              edits_of(planted))  # fmt: skip
-        _show_report(report, json_path)
+        show_report(report, json_path)
 
 
 def _note(done: int, failed: int) -> str:
@@ -121,6 +124,11 @@ def _note(done: int, failed: int) -> str:
 
 
 def _settings(nodes: int, faults: tuple[str, ...], byzantine: int | None, ticks: int, real: bool, plant: str) -> Settings:
+    """Return the settings for one cluster size.
+
+    Raises:
+        click.UsageError: more Byzantine nodes than may be faulty.
+    """
     settings = Settings(nodes, faults, byzantine, ticks, real, plant)
     if byzantine is not None and byzantine > settings.faulty:
         raise click.UsageError(f"--byzantine {byzantine}: of {nodes} nodes at most {settings.faulty} may be faulty")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 
 import msgspec
@@ -72,7 +72,7 @@ def settings_of(bug: Bug) -> Settings:
     return Settings(bug.nodes, bug.faults, bug.byzantine, bug.calm_ms, False, bug.name)
 
 
-def hunt(jobs: int, progress: Callable[[int, int, str], None], bugs: tuple[Bug, ...] = BUGS, catches: int = CATCHES) -> BugReport:
+def hunt(jobs: int, progress: Callable[[int, int, str], None], bugs: Sequence[Bug] = BUGS, catches: int = CATCHES) -> BugReport:
     """Plant one bug after the other and look for it.
 
     Args:
@@ -81,20 +81,25 @@ def hunt(jobs: int, progress: Callable[[int, int, str], None], bugs: tuple[Bug, 
         catches: how often each is to be caught before the next one's turn.
     """
     found = []
-    for number, bug in enumerate(bugs):
-        progress(number, len(bugs), bug.name)
-        found.append(_hunt_one(bug, jobs, catches))
+    with Workers(1) as sound:
+        for number, bug in enumerate(bugs):
+            progress(number, len(bugs), bug.name)
+            found.append(_hunt_one(bug, jobs, catches, sound))
     return BugReport(tuple(found), tuple(catch.bug for catch in found if not catch.good))
 
 
-def _hunt_one(bug: Bug, jobs: int, catches: int) -> Catch:
-    settings, outcomes = settings_of(bug), list[Outcome]()
+def _hunt_one(bug: Bug, jobs: int, catches: int, sound: Workers) -> Catch:
+    """Look for one bug. A run that fails without it, too, catches nothing."""
+    settings, outcomes, caught = settings_of(bug), list[Outcome](), 0
     with Workers(jobs, edits_of(bug.name)) as workers:
         for chunk in workers.outcomes((settings,), range(bug.seeds)):
-            outcomes += chunk
-            if sum(outcome.failed for outcome in outcomes) >= catches:
+            failing = [outcome.seed for outcome in chunk if outcome.failed]
+            unsound = [outcome.seed for outcome in sound.some((msgspec.structs.replace(settings, plant=""), failing)) if outcome.failed]
+            outcomes += [outcome for outcome in chunk if outcome.seed not in unsound]
+            caught += len(failing) - len(unsound)
+            if caught >= catches:
                 break
-    return _sum_up(bug, sorted(outcomes, key=lambda outcome: outcome.seed))
+    return _sum_up(bug, outcomes)
 
 
 def _sum_up(bug: Bug, outcomes: list[Outcome]) -> Catch:
@@ -108,7 +113,9 @@ def _sum_up(bug: Bug, outcomes: list[Outcome]) -> Catch:
             by_checker[outcome.checker] = by_checker.get(outcome.checker, 0) + 1
     checkers = tuple(sorted(by_checker, key=lambda name: (-by_checker[name], name)))
     first = next((place for place, outcome in enumerate(outcomes, 1) if outcome.failed), 0)
-    return Catch(bug.name, bug.trap, bug.nodes, checkers, len(steps), len(outcomes), first, float(median(steps)) if steps else 0.0, bug.seeds)
+    return Catch(
+        bug.name, bug.trap, bug.nodes, checkers, len(steps), len(outcomes), first, float(median(steps)) if steps else 0.0, bug.seeds
+    )
 
 
 def markdown_of(report: BugReport) -> str:

@@ -43,7 +43,12 @@ class Calm:
 
     def _look(self) -> None:
         simulation = self._simulation
-        if simulation.clients.missing() or simulation.board.open() or any(self._lacks(node) for node in self._survivors()) or self._too_many_wait():
+        if (
+            simulation.clients.missing()
+            or simulation.board.open()
+            or any(self._lacks(node) for node in self._survivors())
+            or self._too_many_wait()
+        ):
             simulation.at(simulation.now_ms + LOOK_EVERY_MS, self._look)
             return
         self._audit()

@@ -1,4 +1,4 @@
-"""What nodes send to the ledger in their own name: renewals of their seats, reports of double signing (as :mod:`node.clerk`), and votes on validators."""
+"""What nodes send to the ledger in their own name: renewals of seats, reports of double signing (as :mod:`node.clerk`), votes."""
 
 from __future__ import annotations
 

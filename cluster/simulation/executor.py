@@ -33,7 +33,7 @@ class Executor:
         self._waiting: Execute | None = None
 
     def put(self, effect: Work) -> None:
-        """Queue a block or a snapshot. A certified block takes the place of a batch that waits for its transactions, a snapshot that of all."""
+        """Queue a block or a snapshot. A certified block takes the place of a batch that waits for its bodies, a snapshot that of all."""
         if isinstance(effect, AdoptSnapshot):
             self._queue.clear()
         if not isinstance(effect, Execute) and self._waiting is not None:

@@ -1,8 +1,8 @@
 """Every view change of a small bounded schedule: four real replicas, one sequence number, from view 0 to view 1.
 
 All choices are tried: who is Byzantine (nobody, the first primary, the second one, a backup), which pre-prepare each honest replica gets,
-which prepares and which commits, which q view-changes the second primary takes, and what the Byzantine replica puts into its own. Then view 1
-runs to its end. Whatever was decided in view 0 must be decided in view 1.
+which prepares and which commits, which q view-changes the second primary takes, and what the Byzantine replica puts into its own.
+Then view 1 runs to its end. Whatever was decided in view 0 must be decided in view 1.
 
 A replica's state after a phase depends only on what that replica got. So every set of messages is given to every replica once, states
 that are alike are kept once with the number of ways that lead to them, and the products of these are the schedules.
@@ -10,7 +10,7 @@ that are alike are kept once with the number of ways that lead to them, and the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 
 import msgspec
@@ -20,7 +20,8 @@ from cluster.simulation.table_of_four import BATCHES, Four, Player, Votes
 
 SEATS = (0, 1, 2, 3)
 BYZANTINE: tuple[int | None, ...] = (None, 0, 1, 2)
-FIRST_PRIMARY, SECOND_PRIMARY = 0, 1
+FIRST_PRIMARY = 0
+MOST_CONTRADICTIONS = 10
 State = tuple[Player | None, ...]
 """A player per seat; None for the Byzantine one."""
 
@@ -32,7 +33,7 @@ class Contradiction(msgspec.Struct, frozen=True):
     what: str
 
 
-class ExhaustiveReport(msgspec.Struct, frozen=True):
+class Exploration(msgspec.Struct, frozen=True):
     """What the exploration found.
 
     Fields:
@@ -57,37 +58,38 @@ class ExhaustiveReport(msgspec.Struct, frozen=True):
         return not self.contradictions and not self.stuck
 
 
-def explore(
-    byzantine: Iterable[int | None] = BYZANTINE, progress: Callable[[float, str], None] = lambda share, note: None, most: int | None = None
-) -> ExhaustiveReport:
-    """Explore all schedules.
+def explore(byzantine: int | None, most: int | None = None) -> Exploration:
+    """Explore all schedules with one replica, or none, Byzantine.
 
     Args:
-        byzantine: who is Byzantine, one after the other.
-        progress: told how much is done.
-        most: explore only so many view changes for each; None: all.
+        most: run only so many view changes; None: all.
     """
-    schedules = states = changes = decided = stuck = 0
+    four = Four(byzantine)
+    ends = _view_zero(four)
+    second = SecondView(four)
+    decided = stuck = 0
     found: list[Contradiction] = []
-    cases = tuple(byzantine)
-    for number, bad in enumerate(cases):
-        four = Four(bad)
-        ends = _view_zero(four)
-        schedules += sum(ways for _, ways in ends.values())
-        states += len(ends)
-        second = SecondView(four)
-        for place, (state, _) in enumerate(ends.values()):
-            if most is not None and second.count >= most:
-                break
-            if place % 50 == 0:
-                progress((number + place / len(ends)) / len(cases), f"{changes + second.count:,} view changes")
-            for finish in second.finishes(state):
-                decided += finish.was_decided
-                stuck += finish.is_stuck
-                if finish.contradiction and len(found) < 10:
-                    found.append(Contradiction(bad, finish.contradiction))
-        changes += second.count
-    return ExhaustiveReport(schedules, states, changes, decided, tuple(found), stuck)
+    for state, _ in ends.values():
+        if most is not None and second.count >= most:
+            break
+        for finish in second.finishes(state):
+            decided += finish.was_decided
+            stuck += finish.is_stuck
+            if finish.contradiction and len(found) < MOST_CONTRADICTIONS:
+                found.append(Contradiction(byzantine, finish.contradiction))
+    return Exploration(sum(ways for _, ways in ends.values()), len(ends), second.count, decided, tuple(found), stuck)
+
+
+def add_up(parts: Sequence[Exploration]) -> Exploration:
+    """Return several explorations as one."""
+    return Exploration(
+        schedules=sum(part.schedules for part in parts),
+        states=sum(part.states for part in parts),
+        view_changes=sum(part.view_changes for part in parts),
+        decided=sum(part.decided for part in parts),
+        contradictions=tuple(one for part in parts for one in part.contradictions),
+        stuck=sum(part.stuck for part in parts),
+    )
 
 
 def _view_zero(four: Four) -> dict[object, tuple[State, int]]:
@@ -104,7 +106,7 @@ def _view_zero(four: Four) -> dict[object, tuple[State, int]]:
 
 
 def _after_pre_prepares(four: Four) -> Iterator[State]:
-    """Yield the states after every choice of pre-prepares: one of two batches or none, if the primary is Byzantine; else its own or none."""
+    """Yield the states after every choice of pre-prepares: of two batches or none if the primary is Byzantine, else its own or none."""
     batches = BATCHES[:2] if four.byzantine == FIRST_PRIMARY else BATCHES[:1]
     backups = [seat for seat in SEATS if seat not in (FIRST_PRIMARY, four.byzantine)]
     for choice in product((None, *batches), repeat=len(backups)):
@@ -137,4 +139,3 @@ def _delivered(four: Four, state: State, votes: Votes) -> Iterator[tuple[State, 
         for _, count in combination:
             ways *= count
         yield tuple(player for player, _ in combination), ways
-

@@ -15,8 +15,8 @@ from consensus.messages import ValidatorSet
 from consensus.state import ReplicaConfig
 
 if TYPE_CHECKING:
-    from cluster.simulation.traitor import Traitor
     from cluster.simulation.simulation import Simulation
+    from cluster.simulation.traitor import Traitor
 
 LOG_ID = "log"
 SNAPSHOT_GAP = 12

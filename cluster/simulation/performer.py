@@ -120,6 +120,12 @@ class Performer:
                 self._serve_blocks(effect)
             case ServeSnapshot() | ServeChunk() | StageSnapshot() | StageChunk():
                 self._process.snapshots.perform(effect)
+            case _:
+                self._note(effect)
+
+    def _note(self, effect: Effect) -> None:
+        """Take note of what is no work for others."""
+        match effect:
             case KeepProofs(changes):
                 self._process.snapshots.keep_proofs(changes)
             case ViewEntered():
@@ -147,11 +153,15 @@ class Performer:
         """Store a certificate. Votes go only when a certificate that replaces them is on the disk for sure."""
         process, certificate = self._process, effect.certificate
         self._node.simulation.checker.certified(self._node, certificate)
-        if effect.last_of_epoch:
-            if not self._node.synced(lambda: process.store.put_certificate(certificate, sync=True)):
-                return
-        else:
+
+        def write() -> None:
+            process.store.put_certificate(certificate, sync=True)
+            process.snapshots.keep_proof(certificate.height)
+
+        if not effect.last_of_epoch:
             process.store.put_certificate(certificate, sync=False)
+        elif not self._node.synced(write):
+            return
         process.votes.truncate(min(effect.truncate, process.store.durable_certificate), effect.epoch, effect.view)
         process.desk.certified(certificate.height)
         process.snapshots.certified(certificate.height)

@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 import msgspec
 
 from cluster.simulation import worker
-from cluster.simulation.exhaustive import ExhaustiveReport
+from cluster.simulation.exhaustive import Exploration
 from cluster.simulation.planting import PlantError
 from cluster.simulation.settings import FAULTS, Outcome, Settings
 from cluster.simulation.shrink import Replay
@@ -107,6 +107,10 @@ class Workers:
         while waiting:
             yield waiting.popleft().result()
 
+    def some(self, task: tuple[Settings, list[int]]) -> list[Outcome]:
+        """Return the outcomes of a few seeds."""
+        return self._submit(task).result() if task[1] else []
+
     def _submit(self, task: tuple[Settings, list[int]]) -> Future[list[Outcome]]:
         try:
             return self._pool.submit(worker.run, task)
@@ -117,9 +121,9 @@ class Workers:
         """Run one seed again and return its trace."""
         return self._pool.submit(worker.replay, (settings, seed, shrink)).result()
 
-    def explore(self, byzantine: Sequence[int | None], most: int | None = None) -> list[ExhaustiveReport]:
+    def explore(self, byzantine: Sequence[int | None], most: int | None = None) -> list[Exploration]:
         """Explore the small bounded schedule, one part for each who may be Byzantine."""
-        parts = [self._pool.submit(worker.explore, (one,), most) for one in byzantine]
+        parts = [self._pool.submit(worker.explore, one, most) for one in byzantine]
         return [part.result() for part in parts]
 
 

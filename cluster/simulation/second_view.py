@@ -84,7 +84,7 @@ class SecondView:
     # -------------------------------------------------------------------------------------------------- the Byzantine one
 
     def _byzantine_changes(self, state: tuple[Player | None, ...]) -> list[ViewChangeMessage]:
-        """Return all view-changes that the Byzantine replica can make: without a prepared certificate, and with each that it can put together."""
+        """Return all view-changes that the Byzantine replica can make: without a prepared certificate, and with each that it can prove."""
         four, seat = self._four, self._four.byzantine
         if seat is None:
             return []
@@ -127,7 +127,7 @@ class SecondView:
         self.count += 1
         decided = {player.decided for player in before if player is not None and player.decided is not None}
         players = self._propose_if_empty(players)
-        heard = {seat: 0 for seat in players}
+        heard = dict.fromkeys(players, 0)
         for _ in range(MOST_ROUNDS):
             post = {seat: self._post(player, heard[seat]) for seat, player in players.items()}
             heard = {seat: len(player.effects) for seat, player in players.items()}
@@ -152,7 +152,9 @@ class SecondView:
     def _post(self, player: Player, since: int) -> list[Message]:
         """Return what a replica said since then, about view 1."""
         found = [effect.message for effect in player.effects[since:] if isinstance(effect, Broadcast | Send)]
-        return [message for message in found if isinstance(message, _ORDERING) and not isinstance(message, StatusMessage) and _is_new(message)]
+        return [
+            message for message in found if isinstance(message, _ORDERING) and not isinstance(message, StatusMessage) and _is_new(message)
+        ]
 
     def _byzantine_votes(self, messages: list[Message]) -> list[Message]:
         """Return the votes of the Byzantine replica for all that is proposed in view 1, and the batches that others ask for."""
@@ -160,7 +162,9 @@ class SecondView:
         if seat is None:
             return []
         found: list[Message] = []
-        digests = {message.vote.digest: None for message in messages if isinstance(message, VoteMessage) and message.vote.kind == Kind.PREPARE}
+        digests = {
+            message.vote.digest: None for message in messages if isinstance(message, VoteMessage) and message.vote.kind == Kind.PREPARE
+        }
         digests |= {message.vote.digest: None for message in messages if isinstance(message, PrePrepareMessage)}
         for digest in digests:
             kinds = (Kind.COMMIT,) if seat == PRIMARY else (Kind.PREPARE, Kind.COMMIT)

@@ -12,13 +12,13 @@ from cluster.simulation.calm import Calm
 from cluster.simulation.checkers import Checker
 from cluster.simulation.clients import Clients
 from cluster.simulation.dice import dice
-from cluster.simulation.traitor import Traitor
 from cluster.simulation.memory import check_memory
 from cluster.simulation.network import Network
 from cluster.simulation.node import Node
 from cluster.simulation.schedule import Fault, Schedule, make_schedule
 from cluster.simulation.settings import Outcome, Settings, Violation
 from cluster.simulation.trace import Trace
+from cluster.simulation.traitor import Traitor
 from cluster.simulation.world import make_world
 from consensus.effects import Effect, Event
 from consensus.errors import GridPactError

@@ -56,8 +56,7 @@ class Snapshots:
             self._pinned = {height: list(self._tables["state"].items())}
 
     def certified(self, height: int) -> None:
-        """A block is final: shelve its snapshot, keep the proof of the epoch that it ends, let old blocks go."""
-        self._keep_proof(height)
+        """A block is final: shelve its snapshot, let old blocks go."""
         entries = self._pinned.pop(height, None)
         header, certificate = self._process.store.header(height), self._process.store.certificate(height)
         if entries is not None and header is not None and certificate is not None:
@@ -67,18 +66,19 @@ class Snapshots:
             self._database.write([*old, ("snapshots", height, shelved)], sync=False)
         self._prune(height)
 
-    def _keep_proof(self, height: int) -> None:
+    def keep_proof(self, height: int) -> None:
+        """Keep the proof of the epoch that begins after this block, if one does; it is durable when this returns."""
         epochs, store = self._process.epochs(), self._process.store
         following = set_at(epochs, height + 1)
         header, certificate = store.header(height), store.certificate(height)
         if following.first_height == height + 1 and following.epoch and header is not None and certificate is not None:
             proof = encode(EpochChange(encode(header), certificate, following))
-            self._database.write([("proofs", following.epoch, proof)], sync=False)
+            self._database.write([("proofs", following.epoch, proof)], sync=True)
 
     def keep_proofs(self, changes: Sequence[bytes]) -> None:
         """Keep proofs that came with a snapshot: the certificates that they need cannot be had any more."""
         known = self._tables["proofs"]
-        self._database.write([("proofs", epoch, proof) for epoch, proof in enumerate(changes, 1) if epoch not in known], sync=False)
+        self._database.write([("proofs", epoch, proof) for epoch, proof in enumerate(changes, 1) if epoch not in known], sync=True)
 
     def _proofs(self) -> tuple[bytes, ...]:
         return tuple(proof for _, proof in sorted(self._tables["proofs"].items()))

@@ -191,4 +191,3 @@ class Four:
             digests |= {batch_digest(batch): None for batch in BATCHES[: 2 if self.byzantine == 0 else 1]}
             found[self.byzantine] = [VoteMessage(self.sign(kind, 0, SEQUENCE, digest, self.byzantine)) for digest in digests]
         return Votes({seat: votes for seat, votes in found.items() if votes})
-

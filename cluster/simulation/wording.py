@@ -83,6 +83,12 @@ def _describe_block(value: object) -> str:
             return f"adoption of {sequence} failed: {reason}"
         case Certified(certificate=certificate):
             return f"certified {certificate.height} {_short(certificate.header_hash)} by {[one.validator for one in certificate.votes]}"
+        case _:
+            return _describe_change(value)
+
+
+def _describe_change(value: object) -> str:
+    match value:
         case ViewEntered(view, primary, sequence):
             return f"enter view {view} of primary {primary} after {sequence}"
         case EpochEntered(validators, index):

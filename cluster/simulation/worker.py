@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from cluster.simulation.planting import plant
 
 if TYPE_CHECKING:
-    from cluster.simulation.exhaustive import ExhaustiveReport
+    from cluster.simulation.exhaustive import Exploration
     from cluster.simulation.settings import Outcome, Settings
     from cluster.simulation.shrink import Replay
 
@@ -62,8 +62,8 @@ def replay(task: tuple[Settings, int, bool]) -> Replay:
     return replay_seed(settings, seed, shrink=shrink)
 
 
-def explore(byzantine: Sequence[int | None], most: int | None) -> ExhaustiveReport:
-    """Explore all view changes of the small bounded schedule."""
+def explore(byzantine: int | None, most: int | None) -> Exploration:
+    """Explore the view changes of the small bounded schedule, with one replica, or none, Byzantine."""
     from cluster.simulation.exhaustive import explore as explore_all  # noqa: PLC0415  # after planting
 
-    return explore_all(byzantine, most=most)
+    return explore_all(byzantine, most)

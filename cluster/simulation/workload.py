@@ -101,7 +101,7 @@ def _call(sending: Sending) -> Call:
         return SubmitReading(sending.nonce, GENESIS_MS + sending.at_ms, energy_wh, energy_wh, "ntp", "boot", sending.at_ms)
     if sending.kind == "order":
         period = FIRST_PERIOD + (sending.at_ms // 8_000) % 2
-        side, price = (("buy", 200_000) if number % 2 else ("sell", 150_000))
+        side, price = ("buy", 200_000) if number % 2 else ("sell", 150_000)
         return PlaceOrder(period, "buy" if side == "buy" else "sell", "pv", 100 + number, price, price)
     others = [member for member in MEMBERS if member != sending.sender]
     return Transfer(others[number % len(others)], 1 + number, f"number {number}")
