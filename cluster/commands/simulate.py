@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ from cluster.options import check_json_path, json_option
 from cluster.phases import phase_bar
 from cluster.simulation.bugs import edits_of, find_bug, hunt
 from cluster.simulation.exhaustive import BYZANTINE, add_up
+from cluster.simulation.habits import HABITS
 from cluster.simulation.runner import Workers, cores, run_many
 from cluster.simulation.settings import CALM_MS, FAULTS, Settings
 from cluster.simulation.telling import show_bugs, show_exploration, show_replay, show_report
@@ -58,11 +60,24 @@ def fault_names(text: str) -> tuple[str, ...]:
     return tuple(name for name in FAULTS if name in names)
 
 
+def habit_names(text: str) -> tuple[str, ...]:
+    """Return what Byzantine nodes do (a click option's ``type``).
+
+    Raises:
+        click.BadParameter: one is not known.
+    """
+    unknown = [name for name in text.split(",") if name not in HABITS]
+    if unknown:
+        raise click.BadParameter(f"{unknown[0][:40]!r} is no habit; there are {', '.join(HABITS)}")
+    return tuple(text.split(","))
+
+
 @click.command(epilog="Example: gridpact simulate --seeds 0:10000 --nodes 4,5,7 --faults all --json result.json")
 @click.option("--seeds", type=seed_range, default="0:200", show_default=True, metavar="A:B", help="One run per seed, B not included.")
 @click.option("--nodes", type=sizes, default="4", show_default=True, metavar="N[,N...]", help="How many validators: 4 to 10.")
 @click.option("--faults", type=fault_names, default="all", show_default=True, metavar="all|none|NAME,...", help=f"{', '.join(FAULTS)}.")
 @click.option("--byzantine", type=click.IntRange(0, 3), metavar="K", help="Exactly so many Byzantine nodes.  [default: as the seed says]")
+@click.option("--habits", type=habit_names, metavar="NAME,...", help="What Byzantine nodes do.  [default: as the seed says]")
 @click.option("--ticks", type=click.IntRange(1_000, 10_000_000), default=CALM_MS, show_default=True, metavar="N", help=TICKS_HELP)
 @click.option("--signatures", type=click.Choice(["simulated", "real"]), default="simulated", help="A keyed hash (default), or Ed25519.")
 @click.option("--jobs", type=click.IntRange(1, 256), metavar="N", help="Worker processes.  [default: one per core]")
@@ -79,6 +94,7 @@ def simulate(
     nodes: tuple[int, ...],
     faults: tuple[str, ...],
     byzantine: int | None,
+    habits: tuple[str, ...] | None,
     ticks: int,
     signatures: str,
     jobs: int | None,
@@ -94,7 +110,8 @@ def simulate(
     """Run the real consensus core and ledger on a virtual network, clock and disk with faults; the same seed gives the same run."""
     check_json_path(json_path)
     planted = "" if plant is None else find_bug(plant).name
-    settings = tuple(_settings(one, faults, byzantine, ticks, signatures == "real", planted) for one in nodes)
+    settings = tuple(Settings(one, faults, byzantine, habits or (), ticks, signatures == "real", planted) for one in nodes)
+    _check_byzantine(settings)
     edits, workers = edits_of(planted), jobs or cores()
     with phase_bar() as show:
         if exhaustive:
@@ -123,13 +140,12 @@ def _note(done: int, failed: int) -> str:
     return f"{done:,} runs, {failed} violations" if failed else f"{done:,} runs"
 
 
-def _settings(nodes: int, faults: tuple[str, ...], byzantine: int | None, ticks: int, real: bool, plant: str) -> Settings:
-    """Return the settings for one cluster size.
+def _check_byzantine(settings: Sequence[Settings]) -> None:
+    """Check that not more nodes are Byzantine than may be faulty.
 
     Raises:
-        click.UsageError: more Byzantine nodes than may be faulty.
+        click.UsageError: there are more.
     """
-    settings = Settings(nodes, faults, byzantine, ticks, real, plant)
-    if byzantine is not None and byzantine > settings.faulty:
-        raise click.UsageError(f"--byzantine {byzantine}: of {nodes} nodes at most {settings.faulty} may be faulty")
-    return settings
+    for one in settings:
+        if one.byzantine is not None and one.byzantine > one.faulty:
+            raise click.UsageError(f"--byzantine {one.byzantine}: of {one.nodes} nodes at most {one.faulty} may be faulty")

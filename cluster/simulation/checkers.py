@@ -8,6 +8,7 @@ They share no rule with the core: quorums are computed and signatures counted he
 | validity | a transaction in a block that nobody sent, that may never be there, or that is there twice; block time that runs back |
 | certificate | a certificate (of a block, or a prepared one) without q distinct good signatures, or for another block than the agreed one |
 | decision | a batch that is executed although no quorum can have committed to it |
+| new-view | a new-view that does not follow from q view-changes, and is taken |
 | double-sign | two different votes of an honest node for one place, across all restarts |
 | write-ahead | a vote that was sent before it was durable |
 | mute | a vote of a node whose vote log is not the one that its seat belongs to |

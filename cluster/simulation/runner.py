@@ -188,6 +188,8 @@ def replay_command(settings: Settings, seed: int) -> str:
         parts.append(f"--faults {','.join(settings.faults) or 'none'}")
     if settings.byzantine is not None:
         parts.append(f"--byzantine {settings.byzantine}")
+    if settings.habits:
+        parts.append(f"--habits {','.join(settings.habits)}")
     if settings.calm_ms != plain.calm_ms:
         parts.append(f"--ticks {settings.calm_ms}")
     if settings.real_signatures:

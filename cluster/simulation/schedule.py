@@ -185,6 +185,7 @@ def _add_traitors(maker: _Maker) -> None:
     order = chance.sample(range(settings.nodes), room)
     for victim in order[:count]:
         habits = tuple(sorted(chance.sample(HABITS, chance.randint(1, 4))))
+        habits = settings.habits or habits
         maker.bad.append(victim)
         maker.faults.append(Fault("byzantine", 0, maker.end_ms, (victim,), words=habits))
     if count < room and "twins" in settings.faults and chance.random() < 0.3:

@@ -35,6 +35,7 @@ class Settings(msgspec.Struct, frozen=True):
         nodes: validators.
         faults: names out of :data:`FAULTS`.
         byzantine: exactly so many Byzantine nodes; None: as many as the seed says, up to f.
+        habits: what every Byzantine node does; empty: what the seed says.
         calm_ms: bound on the virtual time after the faults.
         real_signatures: Ed25519 instead of a keyed hash.
         plant: name of a planted bug; empty for none.
@@ -43,6 +44,7 @@ class Settings(msgspec.Struct, frozen=True):
     nodes: int = 4
     faults: tuple[str, ...] = FAULTS
     byzantine: int | None = None
+    habits: tuple[str, ...] = ()
     calm_ms: int = CALM_MS
     real_signatures: bool = False
     plant: str = ""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cluster.simulation.settings import Violation
 from cluster.simulation.signatures import Keys
+from cluster.simulation.view_checker import check_new_view
 from consensus.block import Certificate, batch_digest
 from consensus.effects import Evidence, LogRecord
 from consensus.messages import (
@@ -82,6 +83,9 @@ class VoteChecker:
         logged = self._logged[node.name]
         for record in records:
             logged[(record.epoch, record.kind, record.view, record.sequence)] = None
+            if record.kind == Kind.NEW_VIEW:
+                validators = self._sets[record.epoch]
+                check_new_view(node.name, validators, record.data, quorum_of(len(validators.names)))
             if record.kind == Kind.COMMIT:
                 prepared = decode_prepared(record.data)
                 self._check_prepared(node, prepared.commit, prepared.proof)
