@@ -7,11 +7,14 @@ from statistics import median
 
 import msgspec
 
-from cluster.simulation.bug_table import BUGS, Bug
+from cluster.simulation import planted_surroundings, planted_views, planted_votes
+from cluster.simulation.planted import Bug
 from cluster.simulation.runner import Workers
 from cluster.simulation.settings import Outcome, Settings
 from consensus.errors import InputError
 
+BUGS: tuple[Bug, ...] = (*planted_votes.BUGS, *planted_views.BUGS, *planted_surroundings.BUGS)
+"""The table: each is a known trap of PBFT and its surroundings, and each must be caught within a stated number of seeds."""
 CATCHES = 5
 """How often a bug is caught for the median, if the allowed seeds do for that."""
 
@@ -69,7 +72,8 @@ def edits_of(name: str) -> tuple[tuple[str, str, str], ...]:
 
 def settings_of(bug: Bug) -> Settings:
     """Return the runs that look for a bug."""
-    return Settings(bug.nodes, bug.faults, bug.byzantine, bug.calm_ms, False, bug.name)
+    byzantine = 1 if bug.habits else None
+    return Settings(bug.nodes, bug.faults, byzantine, bug.habits, bug.calm_ms, False, bug.name)
 
 
 def hunt(jobs: int, progress: Callable[[int, int, str], None], bugs: Sequence[Bug] = BUGS, catches: int = CATCHES) -> BugReport:

@@ -10,6 +10,7 @@ They share no rule with the core: quorums are computed and signatures counted he
 | decision | a batch that is executed although no quorum can have committed to it |
 | new-view | a new-view that does not follow from q view-changes, and is taken |
 | double-sign | two different votes of an honest node for one place, across all restarts |
+| separation | a signature that is good in another place, too: as another kind, in another epoch, view or channel |
 | write-ahead | a vote that was sent before it was durable |
 | mute | a vote of a node whose vote log is not the one that its seat belongs to |
 | evidence | proof of double signing against an honest node |

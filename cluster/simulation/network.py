@@ -10,8 +10,21 @@ from typing import Protocol
 
 from cluster.simulation.dice import Dice
 from cluster.simulation.schedule import Fault
+from consensus.messages import Kind, NewViewMessage, PrePrepareMessage, ViewChangeMessage, VoteMessage
 
 PER_MILLE = 1_000
+_VOTES: dict[int, str] = {Kind.PREPARE: "prepare", Kind.COMMIT: "commit", Kind.CHECKPOINT: "checkpoint"}
+
+
+def kind_of(message: object) -> str:
+    """Return the name of a vote's kind, as faults of the network have it; empty for anything else."""
+    if isinstance(message, VoteMessage):
+        return _VOTES.get(message.vote.kind, "")
+    if isinstance(message, PrePrepareMessage):
+        return "pre-prepare"
+    if isinstance(message, ViewChangeMessage):
+        return "view-change"
+    return "new-view" if isinstance(message, NewViewMessage) else ""
 
 
 class Endpoint(Protocol):
@@ -51,6 +64,7 @@ class Network:
         self._last: dict[tuple[int, int], int] = {}
         self._cut: frozenset[tuple[int, int]] = frozenset()
         self._slow: dict[int, int] = {}
+        self._picky: list[Fault] = []
         self._loss = self._double = self._reorder_ms = 0
         self.delivered = self.lost = 0
 
@@ -62,11 +76,13 @@ class Network:
     def weather(self, faults: Iterable[Fault]) -> None:
         """Set what is wrong with the links: these faults, and nothing else."""
         self._loss = self._double = self._reorder_ms = 0
-        self._slow = {}
+        self._slow, self._picky = {}, []
         cut: list[tuple[int, int]] = []
         everybody = range(self._places)
         for fault in faults:
-            if fault.name == "loss":
+            if fault.name == "loss" and fault.words:
+                self._picky.append(fault)
+            elif fault.name == "loss":
                 self._loss = max(self._loss, fault.amount)
             elif fault.name == "duplication":
                 self._double = max(self._double, fault.amount)
@@ -96,12 +112,21 @@ class Network:
         if len(self._by_name[sender.name]) > 1 and not self._talks_to(sender, endpoint):
             return
         link = (sender.place, endpoint.place)
-        if link in self._cut or (self._loss and self._chance.randrange(PER_MILLE) < self._loss):
+        if (
+            link in self._cut
+            or (self._loss and self._chance.randrange(PER_MILLE) < self._loss)
+            or (self._picky and self._is_picked(message))
+        ):
             self.lost += 1
             return
         copies = 2 if self._double and self._chance.randrange(PER_MILLE) < self._double else 1
         for _ in range(copies):
             self._at(self._arrival_ms(link), self._deliver, sender, sender.session, endpoint, endpoint.session, message)
+
+    def _is_picked(self, message: object) -> bool:
+        """Whether a message gets lost because of its kind."""
+        kind = kind_of(message)
+        return any(kind in fault.words and self._chance.randrange(PER_MILLE) < fault.amount for fault in self._picky)
 
     def _arrival_ms(self, link: tuple[int, int]) -> int:
         slow_ms = max(self._slow.get(link[0], 0), self._slow.get(link[1], 0)) if self._slow else 0

@@ -12,6 +12,10 @@ from cluster.simulation.settings import Settings
 from cluster.simulation.workload import Sending, make_sendings
 
 SHORTEST_MS, LONGEST_MS = 1_000, 6_000
+KINDS = ("pre-prepare", "prepare", "commit", "checkpoint", "view-change", "new-view")
+"""Kinds of messages that may get lost while others come through."""
+BURST = 0.3
+"""How often links fail many times in a row, for a short time each: that is what makes views change half-way."""
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -89,7 +93,12 @@ class _Maker:
 
 
 def _loss(maker: _Maker) -> None:
-    maker.add("loss", amount=maker.chance.choice((20, 100, 300, 600)))
+    if maker.chance.random() < BURST:
+        for _ in range(maker.chance.randint(2, 6)):
+            kinds = tuple(sorted(maker.chance.sample(KINDS, maker.chance.randint(1, 2))))
+            maker.add("loss", amount=maker.chance.choice((400, 700, 1_000)), words=kinds, longest=1_500)
+    else:
+        maker.add("loss", amount=maker.chance.choice((20, 100, 300, 600)))
 
 
 def _duplication(maker: _Maker) -> None:
@@ -105,11 +114,16 @@ def _delay(maker: _Maker) -> None:
 
 
 def _partition(maker: _Maker) -> None:
-    maker.add("partition", maker.some(maker.nodes - 1), longest=4_000)
+    if maker.chance.random() < BURST:
+        for _ in range(maker.chance.randint(5, 12)):
+            maker.add("partition", maker.some(maker.nodes - 1), longest=500)
+    else:
+        maker.add("partition", maker.some(maker.nodes - 1), longest=4_000)
 
 
 def _one_way(maker: _Maker) -> None:
-    maker.add("one-way", maker.some(2), words=(maker.chance.choice(("deaf", "dumb")),))
+    for _ in range(maker.chance.randint(4, 10) if maker.chance.random() < BURST else 1):
+        maker.add("one-way", maker.some(2), words=(maker.chance.choice(("deaf", "dumb")),), longest=1_500)
 
 
 def _crash(maker: _Maker) -> None:
@@ -210,7 +224,7 @@ def make_schedule(settings: Settings, seed: int) -> Schedule:
         seed=seed,
         spares=spares,
         calm_from_ms=end_ms,
-        base_delay_ms=chance.choice((1, 2, 5, 20)),
+        base_delay_ms=chance.choice((1, 2, 5, 20, 60)),
         block_ms=chance.choice((0, 1, 5)),
         retain_blocks=chance.choice((0, 1, 1, 8)),
         faults=tuple(sorted(maker.faults, key=lambda fault: (fault.at_ms, fault.name, fault.nodes))),

@@ -44,7 +44,7 @@ def check_new_view(name: str, validators: ValidatorSet, data: bytes, quorum: int
 
 
 def _proposals(bodies: list[ViewChangeBody]) -> dict[int, bytes]:
-    """Return what must be proposed again, by sequence: from the highest stable checkpoint on, the prepared certificate of the highest view."""
+    """Return what must be proposed again, by sequence: above the highest stable checkpoint, what was prepared in the highest view."""
     low = max([0, *(body.stable.height for body in bodies if body.stable is not None)])
     best: dict[int, PreparedProof] = {}
     for proof in sorted((proof for body in bodies for proof in body.prepared), key=lambda one: one.pre_prepare.view):

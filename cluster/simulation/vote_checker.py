@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from cluster.simulation.settings import Violation
 from cluster.simulation.signatures import Keys
 from cluster.simulation.view_checker import check_new_view
@@ -64,6 +66,7 @@ class VoteChecker:
         self._votes: dict[str, dict[Place, bytes]] = {}
         self._logged: dict[str, dict[Place, None]] = {}
         self._commits: dict[tuple[int, int, bytes], dict[str, None]] = {}
+        self._separated: dict[tuple[str, int], None] = {}
         self._second = 0
         self._requests: dict[tuple[str, object], int] = {}
 
@@ -178,8 +181,28 @@ class VoteChecker:
             if (written.epoch, written.kind, written.view, written.sequence) not in self._logged[node.name]:
                 raise Violation("write-ahead", f"{node.name} sent {_words(vote)} before it was durable")
             votes[place] = vote.digest
+            self._check_separation(node, validators, vote)
         elif known != vote.digest:
             raise Violation("double-sign", f"{node.name} signed two different votes: {_words(vote)}")
+
+    def _check_separation(self, node: Node, validators: ValidatorSet, vote: Vote) -> None:
+        """Check that the first signature of every kind means nothing in another place: not as another kind, epoch, view, and so on."""
+        if (node.name, vote.kind) in self._separated:
+            return
+        self._separated[(node.name, vote.kind)] = None
+        elsewhere = [
+            (validators.domain, vote.kind + 1, vote.view, vote.sequence, vote.digest),
+            (validators.domain, vote.kind - 1, vote.view, vote.sequence, vote.digest),
+            (validators.domain, vote.kind, vote.view + 1, vote.sequence, vote.digest),
+            (validators.domain, vote.kind, vote.view, vote.sequence + 1, vote.digest),
+            (validators.domain, vote.kind, vote.view, vote.sequence, vote.digest[::-1] + b"?"),
+            (msgspec.structs.replace(validators.domain, epoch=vote.epoch + 1), vote.kind, vote.view, vote.sequence, vote.digest),
+            (msgspec.structs.replace(validators.domain, channel="other"), vote.kind, vote.view, vote.sequence, vote.digest),
+        ]
+        for domain, kind, view, sequence, value in elsewhere:
+            message = signing_bytes(domain, kind, view, sequence, value, vote.sender)
+            if self._keys.check(SCHEME, validators.public_keys[vote.sender], message, vote.signature):
+                raise Violation("separation", f"the signature of {node.name} under {_words(vote)} is good for something else, too")
 
     def evidence(self, node: Node, effect: Evidence) -> None:
         """A node says that it saw two votes for one place."""
