@@ -31,7 +31,6 @@ from tests.consensus.virtual_cluster import name
 from tests.node.chain_support import LocalChannel, signer_of
 from tests.node.test_channel_input import OneChannel
 
-
 FAR, GUEST = 1_000_000, 9
 
 
