@@ -31,7 +31,9 @@ TARGET_CHUNK_BYTES = 512 * 1024
 """Chunks are at most this large on average."""
 MAX_CHUNK_BYTES = 8 * 1024 * 1024
 """Entries of one chunk, as :func:`entry_bytes` counts them: fits well into one message."""
-MAX_MANIFEST_BYTES = 8 * 1024 * 1024
+MAX_MANIFEST_BYTES = 15 * 1024 * 1024
+"""Fits into one message. The table takes 5 MiB of it at most; the rest are proofs of some thousands of epochs (1 to 2 KiB each with seven
+validators). A chain beyond that has no more snapshots: who joins it needs all blocks."""
 _HASH_BYTES = 32
 _FRAME_BYTES = 11
 _PREFIX_BYTES = 2

@@ -27,6 +27,7 @@ from contracts.genesis import Genesis
 from node.audit_report import Findings
 from node.key_value import Database
 from node.vote_log import (
+    BIRTH_KEY,
     BODIES_PREFIX,
     CUT_KEY,
     EVIDENCE_PREFIX,
@@ -65,7 +66,7 @@ def audit_votes(database: Database, genesis: Genesis, findings: Findings) -> Non
         findings.add(None, "vote log", "its id is malformed")
     _check_cut(database.get(CUT_KEY), findings)
     for key, value in database.scan(b"", fill_cache=False):
-        if key in (FORMAT_KEY, ID_KEY, CUT_KEY):
+        if key in (FORMAT_KEY, ID_KEY, CUT_KEY, BIRTH_KEY):
             continue
         try:
             if key.startswith(RECORD_PREFIX) and len(key) == len(RECORD_PREFIX) + RECORD_KEY.size:

@@ -177,15 +177,14 @@ async def _watch(links: PeerLinks, files: TlsFileWatch, feed: MeterFeed | None, 
 def _peers(config: NodeConfig, channel: Channel) -> dict[str, PeerAddress]:
     """Return where the other nodes are: the configuration says so, or else the chain, for validators that it has decided on.
 
-    A node that only follows keeps to all nodes of its configuration.
+    The nodes of the configuration stay even if they are no validators: whoever slept while all others were replaced knows only validators
+    that are gone, and hears of the new ones from nobody else. Validators come first.
     """
-    peers = {name: PeerAddress(place.host, place.port) for name, place in config.peers.items()}
-    members = channel.members()
-    for member in members.values():
-        if member.host and member.name not in peers:
-            peers[member.name] = PeerAddress(member.host, member.port)
-    if channel.node in members:
-        peers = {name: place for name, place in peers.items() if name in members}
+    written = {name: PeerAddress(place.host, place.port) for name, place in config.peers.items()}
+    members = channel.members().values()
+    stated = {member.name: PeerAddress(member.host, member.port) for member in members if member.host}
+    places = {**stated, **written}
+    peers = {member.name: places[member.name] for member in members if member.name in places} | written
     peers.pop(channel.node, None)
     return peers
 

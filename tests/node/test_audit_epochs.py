@@ -15,7 +15,7 @@ from contracts.genesis import Genesis
 from node.audit import AuditReport, audit
 from node.block_store import ChannelStore
 from node.genesis_block import start_store
-from node.key_value import Database
+from node.key_value import Database, open_database
 from node.snapshot_file import SnapshotFile, adopt_snapshot_file, write_snapshot_file
 from node.snapshots import SNAPSHOTS_FOLDER, SnapshotShelf, stored_snapshots
 from node.store_layout import EPOCH_PREFIX
@@ -118,7 +118,7 @@ def test_a_header_that_names_other_validators_is_found(chain: Path, genesis: Gen
 
 
 def test_votes_and_evidence_of_several_epochs(chain: Path, genesis: Genesis) -> None:
-    votes = VoteLog.open(chain / "votes")
+    votes = VoteLog(open_database(chain / "votes"))
     assert {record.epoch for record in votes.records()} == {0, 1}
     ((first, second),) = votes.evidence()
     assert first.epoch == second.epoch == 1
