@@ -43,7 +43,7 @@ class StoredBlock(NamedTuple):
 
 
 class StoredChain(NamedTuple):
-    """All blocks of one node from height 1 on, and balances of the accounts under test (micro, free plus locked)."""
+    """All blocks of one node from the first that it keeps on, and balances of the accounts under test (micro, free plus locked)."""
 
     node: str
     blocks: tuple[StoredBlock, ...]

@@ -27,7 +27,9 @@ class Peer(msgspec.Struct, frozen=True):
 
 
 class Head(msgspec.Struct, frozen=True):
-    """What a node says of its chain and its view of the cluster; one that does not say whether it votes does."""
+    """What a node says of its chain and its view of the cluster; one that does not say whether it votes does, and keeps all blocks if
+    it names no first one.
+    """
 
     height: int
     certified: int
@@ -39,6 +41,7 @@ class Head(msgspec.Struct, frozen=True):
     diverged: bool
     peers: tuple[Peer, ...]
     voting: bool = True
+    first_height: int = 1
 
     @property
     def linked(self) -> bool:
@@ -95,15 +98,15 @@ async def wait_equal_heads(session: aiohttp.ClientSession, urls: Sequence[str], 
 
 
 async def read_chain(session: aiohttp.ClientSession, name: str, url: str, accounts: Sequence[str], *, receipts: bool) -> StoredChain:
-    """Read all blocks of a node, and the balances of some accounts.
+    """Read all blocks that a node keeps, and the balances of some accounts.
 
     Raises:
-        RunError: the node does not answer, or lacks a block below its head.
+        RunError: the node does not answer, or lacks a block between the first that it keeps and its head.
     """
     head = await read_head(session, url)
     if head is None:
         raise RunError(f"{name} does not answer")
-    blocks = await read_blocks(session, name, url, range(1, head.height + 1), receipts=receipts)
+    blocks = await read_blocks(session, name, url, range(head.first_height, head.height + 1), receipts=receipts)
     return StoredChain(name, tuple(blocks), await read_balances(session, name, url, accounts))
 
 

@@ -23,7 +23,14 @@ FEWEST_BILLS = 3
 LINES_AROUND_BILLS = 6
 """Lines of the panel of bills besides its rows, and of the spinner under the display; on a narrow terminal two more."""
 WIDE = 100
-_STATE_STYLE = {"healthy": "green", "starting": "yellow", "stopped": "red", "not reachable": "yellow", "no quorum": "yellow"}
+_STATE_STYLE = {
+    "healthy": "green",
+    "starting": "yellow",
+    "stopped": "red",
+    "not reachable": "yellow",
+    "no quorum": "yellow",
+    "cut off": "yellow",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +104,14 @@ def _nodes(nodes: Sequence[NodeState]) -> Table:
     for name in ("node", "state", "height", "view", "primary", "peers", "waiting", "head"):
         table.add_column(name, justify="right" if name in {"height", "view", "peers", "waiting"} else "left")
     for node in nodes:
-        state = node.state if not node.reason or node.healthy else f"{node.state}: {node.reason}"
+        state = node.state if not node.reason or (node.healthy and node.voting) else f"{node.state}: {node.reason}"
         table.add_row(
             node.name,
             Text(state, style=_STATE_STYLE.get(node.state, "red")),
             str(node.height),
             str(node.view),
             node.primary,
-            f"{node.peers}/{len(nodes) - 1}",
+            f"{node.peers}/{node.others}",
             str(node.pending),
             node.head_hash[:12],
         )

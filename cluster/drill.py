@@ -96,6 +96,7 @@ class DrillResult(msgspec.Struct, frozen=True):
         submitted: transactions sent at least once. committed: of these, in certified blocks.
         lost: acknowledged by a node, but missing on one. duplicated: in a chain twice, or counted twice in a balance.
         forks: heights with different blocks. foreign: transactions that nobody sent.
+        rejected: refused for good by a node, or executed with another code than OK. refusals: of these, the first kind, by code.
         withdrawn: acknowledged by nobody but a node whose disk was then destroyed, so sent again by their clients.
         resent: sendings that repeated an earlier one, for want of an answer.
         recovery_s: over all rounds. catch_up_s: until the node that was hit had caught up.
@@ -111,6 +112,7 @@ class DrillResult(msgspec.Struct, frozen=True):
     acknowledged: int
     committed: int
     rejected: int
+    refusals: dict[str, int]
     withdrawn: int
     lost: int
     duplicated: int
@@ -245,6 +247,7 @@ class _Drill:
             acknowledged=len(history.acknowledged_ids()),
             committed=history.certified_count,
             rejected=len(history.refusals) + book.refused,
+            refusals=dict(sorted(Counter(history.refusals.values()).items())),
             withdrawn=self._stage.withdrawn,
             lost=kinds["lost"],
             duplicated=kinds["duplicated"] + kinds["balance"],

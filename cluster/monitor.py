@@ -42,7 +42,6 @@ class Monitor:
         self._topology = topology
         self._is_running = is_running
         self._pool = NodePool(topology.http_urls, topology.channel, STATUS_TIMEOUT_S)
-        self._quorum = quorums(len(topology.nodes)).quorum
         self._settled: MarketView | None = None
         self._bills: tuple[Billed, ...] = ()
         self._seen: set[str] = set()
@@ -130,12 +129,14 @@ class Monitor:
         return self._state(place, status)
 
     def _state(self, place: NodePlace, status: StatusView) -> NodeState:
-        connected = sum(peer.connected for peer in status.peers)
-        state, reason = "healthy", ""
+        others = [name for name in status.members if name != place.name]
+        connected = sum(peer.connected and peer.name in others for peer in status.peers)
+        needed = quorums(len(status.members)).quorum - 1 if status.voting else 1
+        state, reason = "healthy", "" if status.voting else f"has no vote in epoch {status.epoch}"
         if status.diverged:
             state, reason = "diverged", "its own result differs from a certified one"
-        elif connected + 1 < self._quorum:
-            state, reason = "no quorum", f"{connected} other nodes connected, {self._quorum - 1} needed"
+        elif connected < needed:
+            state, reason = "no quorum" if status.voting else "cut off", f"{connected} validators connected, {needed} needed"
         elif status.changing:
             reason = "changing view"
         return NodeState(
@@ -146,7 +147,9 @@ class Monitor:
             height=status.height,
             view=status.view,
             primary=str(status.primary),
+            voting=status.voting,
             peers=connected,
+            others=len(others),
             pending=status.mempool.transactions,
             time_ms=status.time_ms,
             head_hash=status.head_hash,

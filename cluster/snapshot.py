@@ -14,9 +14,10 @@ class NodeState:
     """One node.
 
     Attributes:
-        state: "healthy", "starting", "no quorum", "diverged", "not reachable" or "stopped"; ``reason`` says more.
+        state: "healthy", "starting", "no quorum", "cut off", "diverged", "not reachable" or "stopped"; ``reason`` says more.
         primary: name of the primary that it follows.
-        peers: how many other nodes it is connected to.
+        voting: whether it is a validator of the present epoch; if not, it follows.
+        peers: to how many of the ``others``, the validators of the present epoch, it is connected.
         pending: transactions that wait to be ordered.
     """
 
@@ -27,7 +28,9 @@ class NodeState:
     height: int = 0
     view: int = 0
     primary: str = ""
+    voting: bool = True
     peers: int = 0
+    others: int = 0
     pending: int = 0
     time_ms: int = 0
     head_hash: str = ""

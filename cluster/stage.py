@@ -22,7 +22,7 @@ from cluster.options import RunError
 
 HEAD_TIMEOUT_S = 1.0
 PATIENCE_S = 60.0
-REPLAY_PER_S = 50
+REPLAY_PER_S = 20
 """Blocks per second that a node which starts with nothing surely takes in."""
 POLL_S = 0.05
 

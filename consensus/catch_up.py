@@ -35,6 +35,7 @@ BLOCKS_PER_FETCH = 32
 FETCH_TIMEOUT_MS = 2_000
 MAX_FETCHED = 256
 MAX_PEERS = 256
+SMALL_ANSWER_BYTES = 1024 * 1024
 
 
 def send_status(turn: Turn) -> None:
@@ -55,7 +56,8 @@ def send_status(turn: Turn) -> None:
 def on_status(turn: Turn, peer_name: str, message: StatusMessage) -> None:
     """Note where a peer stands; send it what it lacks if it stands still.
 
-    A status of an epoch that is not known here yet cannot be checked. It is taken as a hint where blocks are, like any other.
+    What a peer says about its height is believed as far as its certificate shows it. A status of an epoch that is not known here yet cannot
+    be checked at all; it is taken as a hint that there are more blocks.
 
     Raises:
         PeerFault: bad signature, somebody else's, or a body that was not signed.
@@ -71,7 +73,8 @@ def on_status(turn: Turn, peer_name: str, message: StatusMessage) -> None:
         body.certified,
     )
     peer.still = peer.still + 1 if stands_still else 0
-    peer.view, peer.changing, peer.executed, peer.certified = body.view, body.changing, body.executed, body.certified
+    peer.view, peer.changing, peer.executed = body.view, body.changing, body.executed
+    peer.certified, peer.is_proven = body.certified, _is_proven(turn, peer_name, body)
     peer.first, peer.heard_ms = body.first, turn.now_ms
     is_colleague = turn.may_vote and vote.epoch == turn.committee.epoch
     if is_colleague:
@@ -80,9 +83,27 @@ def on_status(turn: Turn, peer_name: str, message: StatusMessage) -> None:
             _send_votes(turn, peer_name, body)
     _take_certificate(turn, body.certificate)
     slack = turn.config.window // 2 if is_colleague else 0
-    if body.certified > max(state.executed, state.certified) + slack:
+    if state.reach(peer, turn.config.window) > max(state.executed, state.certified) + slack:
         fetch_blocks(turn)
         state_transfer.go_on(turn)
+
+
+def _is_proven(turn: Turn, peer_name: str, body: StatusBody) -> bool:
+    """Tell whether a peer shows that there are certified blocks up to where it says; False if its certificate's epoch is not known here.
+
+    Raises:
+        PeerFault: its certificate is not what it must be.
+    """
+    state, certificate = turn.state, body.certificate
+    if body.certified <= state.certified:
+        return True
+    if certificate is None or certificate.height != body.certified:
+        raise PeerFault(peer_name, Suspicion.BAD_CERTIFICATE, f"status {body.certified} without its certificate")
+    if not state.knows_epoch(certificate.epoch):
+        return False
+    if not turn.certifies(certificate):
+        raise PeerFault(peer_name, Suspicion.BAD_CERTIFICATE, f"status {body.certified}")
+    return True
 
 
 def _require_own_words(turn: Turn, peer_name: str, message: StatusMessage) -> None:
@@ -152,7 +173,7 @@ def fetch_blocks(turn: Turn, *, stuck: bool = False) -> None:
         stuck: no certificate came since the last status, so even a block that is being executed is asked for: its bodies may not be had.
     """
     state = turn.state
-    if state.transfer is not None:
+    if turn.state.is_replaced:
         return
     first = state.certified + 1
     while first in state.fetched or (not stuck and _is_under_way(turn, first)):
@@ -168,9 +189,10 @@ def fetch_blocks(turn: Turn, *, stuck: bool = False) -> None:
         if peer.fetch_deadline_ms is not None:
             first = max(first, peer.fetch_last + 1)
             continue
-        if not peer.first <= first <= peer.certified or first > state.certified + MAX_FETCHED:
+        reach = state.reach(peer, turn.config.window)
+        if not peer.first <= first <= reach or first > state.certified + MAX_FETCHED:
             continue
-        peer.fetch_first, peer.fetch_last = first, min(peer.certified, first + BLOCKS_PER_FETCH - 1)
+        peer.fetch_first, peer.fetch_last = first, min(reach, first + BLOCKS_PER_FETCH - 1)
         peer.fetch_deadline_ms = turn.now_ms + FETCH_TIMEOUT_MS
         turn.send(name, FetchBlocks(peer.fetch_first, peer.fetch_last))
         first = peer.fetch_last + 1
@@ -200,7 +222,7 @@ def on_blocks(turn: Turn, peer: str, message: BlocksMessage) -> None:
     if known is None or known.fetch_deadline_ms is None:
         return
     known.fetch_deadline_ms = None
-    if not message.blocks or message.blocks[0].certificate.height != known.fetch_first:
+    if _is_poor(message, known):
         known.fetch_failures += 1
     taken = False
     for block in message.blocks[:BLOCKS_PER_FETCH]:
@@ -212,7 +234,7 @@ def on_blocks(turn: Turn, peer: str, message: BlocksMessage) -> None:
             or not state.certified < height <= state.certified + MAX_FETCHED
         ):
             continue
-        if not turn.knows_epoch(block.certificate.epoch):
+        if not turn.state.knows_epoch(block.certificate.epoch) and height > state.executed + turn.config.window:
             break
         if not turn.certifies(block.certificate):
             _distrust(turn, known)
@@ -225,6 +247,14 @@ def on_blocks(turn: Turn, peer: str, message: BlocksMessage) -> None:
     adopt_fetched(turn)
     if taken:
         fetch_blocks(turn)
+
+
+def _is_poor(message: BlocksMessage, peer: Peer) -> bool:
+    """Whether an answer is not what was asked for: another range, or a few small blocks out of many, which would hold up all others."""
+    if not message.blocks or message.blocks[0].certificate.height != peer.fetch_first:
+        return True
+    is_short = len(message.blocks) <= peer.fetch_last - peer.fetch_first
+    return is_short and sum(len(block.block) for block in message.blocks) < SMALL_ANSWER_BYTES
 
 
 def _distrust(turn: Turn, peer: Peer) -> None:
@@ -242,7 +272,7 @@ def adopt_fetched(turn: Turn) -> None:
     following = state.executed + 1
     for height in [height for height in state.fetched if height < following]:
         certify(turn, state.fetched.pop(height)[0].certificate)
-    if state.adopting is None and state.transfer is None and following in state.fetched:
+    if state.adopting is None and not turn.state.is_replaced and following in state.fetched:
         state.adopting = state.fetched.pop(following)
         state.submitted = max(state.submitted, following)
         turn.emit(Adopt(following, state.adopting[0]))

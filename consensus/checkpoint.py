@@ -69,7 +69,7 @@ def on_checkpoint(turn: Turn, vote: Vote) -> None:
     Raises:
         PeerFault: bad signature, or one for a view: it covers other bytes than those that a certificate's votes are checked with.
     """
-    if vote.epoch != turn.committee.epoch or not turn.may_certify(vote.sequence):
+    if vote.epoch != turn.committee.epoch or not _may_certify(turn, vote.sequence):
         return
     if vote.view != 0:
         raise PeerFault(turn.committee.name(vote.sender), Suspicion.WRONG_KIND, f"checkpoint {vote.sequence} for view {vote.view}")
@@ -81,6 +81,12 @@ def on_checkpoint(turn: Turn, vote: Vote) -> None:
         return
     turn.state.checkpoints.setdefault(vote.sequence, {})[vote.sender] = vote
     _try_certificate(turn, vote.sequence)
+
+
+def _may_certify(turn: Turn, sequence: int) -> bool:
+    """Whether a checkpoint vote for this height is still of use, and near enough to be kept."""
+    low = turn.state.certified
+    return low < sequence <= max(low, turn.state.view_start) + turn.config.window
 
 
 def _try_certificate(turn: Turn, sequence: int) -> None:

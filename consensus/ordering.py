@@ -213,7 +213,7 @@ def _commit(turn: Turn, slot: Slot, pre_prepare: Vote, matching: list[Vote]) -> 
 def execute_decided(turn: Turn) -> None:
     """Hand decided batches to the host, strictly in order; none while a block or a snapshot of others is taken instead."""
     state = turn.state
-    while state.adopting is None and state.transfer is None:
+    while state.adopting is None and not turn.state.is_replaced:
         slot = state.slots.get(state.submitted + 1)
         if slot is None or slot.decided is None:
             return

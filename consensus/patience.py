@@ -36,9 +36,13 @@ def view_deadline_ms(turn: Turn) -> int | None:
 
 
 def look_around(turn: Turn) -> None:
-    """Note whether this replica hears enough others. Due with every status."""
-    since_ms = turn.now_ms - TOUCH_INTERVALS * turn.config.status_interval_ms
-    turn.state.in_touch = turn.may_vote and 1 + _heard(turn, since_ms) >= turn.quorums.quorum
+    """Note whether this replica hears enough others. Due with every status.
+
+    Whoever was heard since the last look counts, however long ago that was: a host that is slow hears everybody at once, after the look.
+    """
+    state = turn.state
+    since_ms = min(turn.now_ms - TOUCH_INTERVALS * turn.config.status_interval_ms, state.looked_ms)
+    state.in_touch, state.looked_ms = turn.may_vote and 1 + _heard(turn, since_ms) >= turn.quorums.quorum, turn.now_ms
 
 
 def primary_is_silent(turn: Turn) -> bool:
@@ -63,6 +67,6 @@ def _heard(turn: Turn, since_ms: int) -> int:
 
 def _is_behind(turn: Turn) -> bool:
     """Whether at least one honest replica is ahead."""
-    heights = sorted((peer.certified for peer in _colleagues(turn)), reverse=True)
+    heights = sorted((turn.state.reach(peer, 1) for peer in _colleagues(turn)), reverse=True)
     weak = turn.quorums.weak
     return len(heights) >= weak and heights[weak - 1] > turn.state.executed

@@ -19,18 +19,21 @@ from hashlib import sha256
 
 from consensus.block import Certificate, Header
 from consensus.codec import Decoder, Wire, encode
+from consensus.crypto import Verify, verify
 from consensus.errors import InputError
 from consensus.messages import ValidatorSet
 from consensus.proofs import certified_header
 from consensus.state_tree import EMPTY_STATE_ROOT, StateTree, inner_hash, leaf_hash
-from consensus.validators import follow
+from consensus.validators import decode_epoch_change, follow
 
 MAX_DEPTH = 16
 TARGET_CHUNK_BYTES = 512 * 1024
 """Chunks are at most this large on average."""
 MAX_CHUNK_BYTES = 8 * 1024 * 1024
 """Entries of one chunk, as :func:`entry_bytes` counts them: fits well into one message."""
-MAX_MANIFEST_BYTES = 8 * 1024 * 1024
+MAX_MANIFEST_BYTES = 15 * 1024 * 1024
+"""Fits into one message. The table takes 5 MiB of it at most; the rest are proofs of some thousands of epochs (1 to 2 KiB each with seven
+validators). A chain beyond that has no more snapshots: who joins it needs all blocks."""
 _HASH_BYTES = 32
 _FRAME_BYTES = 11
 _PREFIX_BYTES = 2
@@ -81,23 +84,33 @@ decode_chunk = Decoder(Chunk, "snapshot chunk", MAX_CHUNK_BYTES + 16)
 # ---------------------------------------------------------------------------------------------------------------- checking
 
 
-def verify_snapshot(validators: ValidatorSet, manifest: SnapshotManifest) -> Header:
-    """Check a manifest with nothing but genesis; return the header of the block after which the state was so.
+def verify_snapshot(
+    epochs: Sequence[ValidatorSet], manifest: SnapshotManifest, check: Verify = verify
+) -> tuple[Header, tuple[ValidatorSet, ...]]:
+    """Check a manifest with nothing but the validator sets that are known: that of genesis will do.
 
     Args:
-        validators: of genesis.
+        epochs: known sets from epoch 0 on.
+        check: how signatures are checked.
+
+    Returns:
+        The header of the block after which the state was so, and all sets that are known or proven now.
 
     Raises:
         InputError: says what does not fit.
     """
     try:
-        header = certified_header(follow((validators,), manifest.epochs), manifest.header, manifest.certificate)
+        known = follow(tuple(epochs), manifest.epochs, check)
+        header = certified_header(known, manifest.header, manifest.certificate, check)
     except InputError as error:
         raise InputError(f"snapshot: {error.field.removeprefix('proof: ')}", error.reason) from error
+    proven = [decode_epoch_change(raw).validators.epoch for raw in manifest.epochs]
+    if proven != list(range(1, len(proven) + 1)) or len(proven) < header.epoch:
+        raise InputError("snapshot: epochs", f"proves {proven} and not all from 1 to {header.epoch}")
     objection = manifest_objection(manifest, header.state_root)
     if objection is not None:
         raise InputError("snapshot", objection)
-    return header
+    return header, known
 
 
 def manifest_objection(manifest: SnapshotManifest, state_root: bytes) -> str | None:

@@ -103,12 +103,14 @@ class Peer:
     Attributes:
         heard_ms: when it last spoke; None if never.
         still: how often in a row it stood where it stood before.
+        executed, certified: what it says it executed, and has certificates up to; is_proven: it has shown that.
         first: lowest height that it serves a block of.
         fetch_deadline_ms: until when its answer to a request for blocks is awaited; None if nothing was asked.
         fetch_first, fetch_last: the blocks asked for.
         fetch_failures: requests that it did not answer, or badly, since a block of it was good.
         rest_until_ms: until when it is asked for no blocks, after it sent bad ones.
         offer_deadline_ms: until when its answer to a request for a snapshot is awaited.
+        offer_height: the lowest that will do. offer_rest_ms: until when it is not asked again.
         offer_failures: snapshots that it did not offer, or did not deliver.
     """
 
@@ -116,6 +118,7 @@ class Peer:
     changing: bool = False
     executed: int = 0
     certified: int = 0
+    is_proven: bool = True
     first: int = 1
     heard_ms: int | None = None
     still: int = 0
@@ -125,6 +128,8 @@ class Peer:
     fetch_failures: int = 0
     rest_until_ms: int = 0
     offer_deadline_ms: int | None = None
+    offer_height: int = 0
+    offer_rest_ms: int = 0
     offer_failures: int = 0
 
 
@@ -135,6 +140,7 @@ class Transfer:
     Attributes:
         height: of the snapshot.
         holders: the nodes that offered it.
+        deadline_ms: until when it must be here.
         staged: chunks that checked and went to the host.
         asked: chunk by the node that was asked for it, with the deadline.
         adopting: every chunk is staged, the host makes them the state.
@@ -144,6 +150,7 @@ class Transfer:
     manifest: SnapshotManifest
     holders: list[str]
     epochs: tuple[ValidatorSet, ...]
+    deadline_ms: int
     staged: set[int] = field(default_factory=set)
     asked: dict[str, tuple[int, int]] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
@@ -178,7 +185,7 @@ class ReplicaState:
         fetched: certified blocks waiting for their turn, with the peer that sent them.
         adopting: the one that the host executes now; nothing else executes meanwhile.
         stuck_at: certified at the last status.
-        in_touch: enough others were heard lately to make a quorum with this replica.
+        in_touch: enough others were heard lately to make a quorum with this replica; looked_ms: when that was looked at last.
         boundary_since_ms: when the last announced epoch came up, while the chain has not reached it.
     """
 
@@ -218,6 +225,7 @@ class ReplicaState:
     adopting: tuple[CertifiedBlock, str] | None = None
     stuck_at: int = -1
     in_touch: bool = False
+    looked_ms: int = 0
     peers: dict[str, Peer] = field(default_factory=dict)
     boundary_since_ms: int | None = None
     diverged: bool = False
@@ -228,6 +236,19 @@ class ReplicaState:
         if found is None:
             found = self.slots[sequence] = Slot(sequence)
         return found
+
+    def reach(self, peer: Peer, window: int) -> int:
+        """Return up to which height a peer is believed to have blocks: as far as it has shown it, else some more than are here."""
+        return peer.certified if peer.is_proven else min(peer.certified, self.executed + window)
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether a snapshot takes the place of this replica's state now: nothing executes meanwhile."""
+        return self.transfer is not None and self.transfer.adopting
+
+    def knows_epoch(self, epoch: int) -> bool:
+        """Tell whether the validators of an epoch are known."""
+        return epoch <= self.epochs[-1].epoch
 
     def open_since_ms(self) -> int | None:
         """When the oldest proposal of this view whose block has no certificate yet was accepted; None if there is none."""
@@ -322,10 +343,6 @@ class Turn:
             return False
         return any(one.epoch == certificate.epoch and one.certifies(certificate, self.config.check) for one in epochs)
 
-    def knows_epoch(self, epoch: int) -> bool:
-        """Tell whether the validators of an epoch are known."""
-        return epoch <= self.state.epochs[-1].epoch
-
     def require(self, vote: Vote, kind: Kind) -> None:
         """Check a vote before it touches any state.
 
@@ -356,11 +373,6 @@ class Turn:
         """Whether a sequence number lies between the water marks of this view (nothing below its start is ordered again), in this epoch."""
         low = max(self.state.certified, self.state.view_start)
         return low < sequence <= min(low + self.config.window, self.end_of_epoch)
-
-    def may_certify(self, sequence: int) -> bool:
-        """Whether a checkpoint vote for this height is still of use, and near enough to be kept."""
-        low = self.state.certified
-        return low < sequence <= max(low, self.state.view_start) + self.config.window
 
     def conflict(self, known: Vote | None, vote: Vote) -> bool:
         """Tell whether ``vote`` is not new; reports two different signed votes for the same place as evidence."""

@@ -4,26 +4,30 @@ Law. A snapshot is taken on the word of nobody. Its header must carry a certific
 that are not known here are proven one after the other (:class:`consensus.validators.EpochChange`); every chunk must lead to the state
 root of that header. A bad chunk is blamed on who sent it and asked for elsewhere. Until the last chunk is in, nothing of it shows.
 
-A replica that fetches a snapshot executes nothing meanwhile. Its votes stay as they are: what it signed lies below or above the
-snapshot, and the sequence numbers below are never voted on again.
+A replica that fetches a snapshot goes on with blocks meanwhile; if these are faster, the snapshot is given up. Only while the host puts the
+state in its place nothing executes. Votes stay as they are: what was signed lies below or above the snapshot, and the sequence numbers
+below are never voted on again.
 """
 
 from __future__ import annotations
 
-from consensus.block import Header, decode_header
+from consensus.block import Header
 from consensus.checkpoint import certify, truncate
 from consensus.committee import committee_of
 from consensus.effects import AdoptSnapshot, Certified, KeepProofs, ServeChunk, ServeSnapshot, StageChunk, StageSnapshot
 from consensus.epochs import enter_epoch, watch_boundary
-from consensus.errors import DecodeError, InvariantViolation, PeerFault, Suspicion
+from consensus.errors import DecodeError, InputError, InvariantViolation, PeerFault, Suspicion
 from consensus.messages import ChunkMessage, FetchChunk, FetchSnapshot, SnapshotMessage, ValidatorSet
-from consensus.snapshot import SnapshotManifest, chunk_objection, decode_chunk, decode_manifest, manifest_objection
-from consensus.state import Transfer, Turn
-from consensus.validators import decode_epoch_change, follow, set_at
+from consensus.snapshot import SnapshotManifest, chunk_objection, decode_chunk, decode_manifest, verify_snapshot
+from consensus.state import Peer, Transfer, Turn
+from consensus.validators import set_at
 
 OFFER_TIMEOUT_MS = 2_000
 CHUNK_TIMEOUT_MS = 4_000
 MAX_FAILURES = 3
+MAX_DOUBLINGS = 8
+TRANSFER_MS, CHUNK_MS = 20_000, 1_000
+"""A transfer may take so long, and so much more for each of its chunks."""
 
 
 def go_on(turn: Turn) -> None:
@@ -33,28 +37,37 @@ def go_on(turn: Turn) -> None:
         _ask_for_offers(turn)
     elif not transfer.adopting:
         _drop_late(turn, transfer)
-        _ask_for_chunks(turn, transfer)
+        if turn.state.transfer is transfer:
+            _ask_for_chunks(turn, transfer)
 
 
 def _ask_for_offers(turn: Turn) -> None:
     """Ask those for a manifest who are far ahead, or who have pruned the blocks that this replica needs.
 
-    Of these only those who kept their word best: whoever offers first and then delivers nothing must not do so again and again.
+    Of these only those who kept their word best, and those who did not more and more seldom: whoever offers first and then delivers nothing
+    must not do so again and again.
     """
     state, gap = turn.state, turn.config.snapshot_gap
     wanted = state.certified + 1
-    can_serve = any(peer.first <= wanted <= peer.certified and peer.fetch_failures < MAX_FAILURES for peer in state.peers.values())
+    can_serve = any(peer.first <= wanted <= state.reach(peer, 1) and peer.fetch_failures < MAX_FAILURES for peer in state.peers.values())
     near = state.executed + gap if can_serve else state.certified
     candidates = {name: peer for name, peer in sorted(state.peers.items()) if peer.certified > near}
     for peer in candidates.values():
         if peer.offer_deadline_ms is not None and turn.now_ms >= peer.offer_deadline_ms:
             peer.offer_deadline_ms = None
-            peer.offer_failures += 1
+            _count_failure(turn, peer)
     fewest = min((peer.offer_failures for peer in candidates.values()), default=0)
     for name, peer in candidates.items():
-        if peer.offer_failures == fewest and peer.offer_deadline_ms is None:
+        if peer.offer_failures == fewest and peer.offer_deadline_ms is None and turn.now_ms >= peer.offer_rest_ms:
             peer.offer_deadline_ms = turn.now_ms + OFFER_TIMEOUT_MS
-            turn.send(name, FetchSnapshot(state.executed + gap // 2 + 1 if can_serve else wanted))
+            peer.offer_height = state.executed + gap // 2 + 1 if can_serve else wanted
+            turn.send(name, FetchSnapshot(peer.offer_height))
+
+
+def _count_failure(turn: Turn, peer: Peer) -> None:
+    """Note an offer that did not come or came to nothing, and rest, longer each time."""
+    peer.offer_failures += 1
+    peer.offer_rest_ms = turn.now_ms + (OFFER_TIMEOUT_MS << min(peer.offer_failures, MAX_DOUBLINGS))
 
 
 def on_fetch_snapshot(turn: Turn, peer: str, message: FetchSnapshot) -> None:
@@ -82,17 +95,21 @@ def on_snapshot(turn: Turn, peer_name: str, message: SnapshotMessage) -> None:
     peer.offer_deadline_ms = None
     try:
         manifest = decode_manifest(message.manifest)
-        header, epochs = checked_manifest(turn, manifest)
-    except DecodeError as error:
-        peer.offer_failures += 1
+        header, epochs = verify_snapshot(turn.state.epochs, manifest, turn.config.check)
+    except InputError as error:
+        _count_failure(turn, peer)
         raise PeerFault(peer_name, Suspicion.BAD_SNAPSHOT, str(error)) from error
+    if header.height < peer.offer_height:
+        _count_failure(turn, peer)
+        raise PeerFault(peer_name, Suspicion.BAD_SNAPSHOT, f"offers height {header.height}, asked was {peer.offer_height}")
     transfer = state.transfer
     if header.height in state.own_headers:
         _take_certificate(turn, header, manifest)
     if header.height <= max(state.executed, state.submitted) or header.height in state.refused_snapshots:
         return
     if transfer is None:
-        state.transfer = transfer = Transfer(header.height, manifest, [peer_name], epochs)
+        deadline_ms = turn.now_ms + TRANSFER_MS + CHUNK_MS * len(manifest.chunks)
+        state.transfer = transfer = Transfer(header.height, manifest, [peer_name], epochs, deadline_ms)
         turn.emit(StageSnapshot(header.height))
     elif transfer.height == header.height and _cut(transfer.manifest) == _cut(manifest) and peer_name not in transfer.holders:
         transfer.holders.append(peer_name)
@@ -120,31 +137,6 @@ def _take_certificate(turn: Turn, header: Header, manifest: SnapshotManifest) ->
     certify(turn, manifest.certificate)
 
 
-def checked_manifest(turn: Turn, manifest: SnapshotManifest) -> tuple[Header, tuple[ValidatorSet, ...]]:
-    """Return the certified header of a snapshot and the validator sets up to its epoch.
-
-    Raises:
-        DecodeError: says what does not fit.
-    """
-    header = decode_header(manifest.header)
-    domain = turn.state.epochs[0].domain
-    if (header.chain_id, header.channel) != (domain.chain_id, domain.channel):
-        raise DecodeError("snapshot: header", f"is of chain {header.chain_id}, channel {header.channel}")
-    epochs = follow(tuple(turn.state.epochs), manifest.epochs, turn.config.check)
-    proven = [decode_epoch_change(raw).validators.epoch for raw in manifest.epochs]
-    if proven != list(range(1, len(proven) + 1)) or len(proven) < set_at(epochs, header.height).epoch:
-        raise DecodeError("snapshot: epochs", f"proves {proven} and not all from 1 to {set_at(epochs, header.height).epoch}")
-    certificate = manifest.certificate
-    if (certificate.height, certificate.header_hash) != (header.height, header.hash):
-        raise DecodeError("snapshot: certificate", "is for another header")
-    if not set_at(epochs, header.height).certifies(certificate, turn.config.check):
-        raise DecodeError("snapshot: certificate", "is not signed by a quorum of the validators of its height")
-    reason = manifest_objection(manifest, header.state_root)
-    if reason is not None:
-        raise DecodeError("snapshot", reason)
-    return header, epochs
-
-
 def _ask_for_chunks(turn: Turn, transfer: Transfer) -> None:
     """Give every holder that is idle the next chunk that nobody was asked for."""
     under_way = {index for index, _ in transfer.asked.values()}
@@ -164,7 +156,11 @@ def _drop_late(turn: Turn, transfer: Transfer) -> None:
     for name, (_, deadline_ms) in list(transfer.asked.items()):
         if turn.now_ms >= deadline_ms:
             _blame(turn, transfer, name, MAX_FAILURES - 1)
-    if not transfer.holders:
+    if turn.now_ms >= transfer.deadline_ms:
+        for name in transfer.holders:
+            _count_failure(turn, turn.state.peers[name])
+        transfer.holders.clear()
+    if not transfer.holders or transfer.height <= max(turn.state.executed, turn.state.submitted):
         turn.state.transfer = None
 
 
@@ -174,7 +170,7 @@ def _blame(turn: Turn, transfer: Transfer, name: str, failures: int) -> None:
     transfer.failures[name] = transfer.failures.get(name, 0) + failures
     if transfer.failures[name] >= MAX_FAILURES:
         transfer.holders.remove(name)
-        turn.state.peers[name].offer_failures += 1
+        _count_failure(turn, turn.state.peers[name])
 
 
 def on_chunk(turn: Turn, peer_name: str, message: ChunkMessage) -> None:
@@ -196,6 +192,9 @@ def on_chunk(turn: Turn, peer_name: str, message: ChunkMessage) -> None:
         _drop_late(turn, transfer)
         raise PeerFault(peer_name, Suspicion.BAD_SNAPSHOT, f"chunk {message.index} of height {message.height}: {reason}")
     del transfer.asked[peer_name]
+    if transfer.height <= max(turn.state.executed, turn.state.submitted):
+        turn.state.transfer = None  # blocks were faster
+        return
     transfer.staged.add(message.index)
     turn.emit(StageChunk(transfer.height, chunk))
     if len(transfer.staged) == len(transfer.manifest.chunks):

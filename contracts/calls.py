@@ -137,11 +137,11 @@ class RenewSeat(Wire, frozen=True, tag="seat-renewal"):
 
     Fields:
         epoch: number of the latest set, in force or announced.
-        log: id of the new vote log.
+        log: id of the new vote log; empty: that of a folder which never signed anything.
     """
 
     epoch: Annotated[int, Meta(ge=0, le=2**53)]
-    log: Annotated[bytes, Meta(min_length=1, max_length=32)]
+    log: Annotated[bytes, Meta(max_length=32)]
 
 
 class ReportDoubleSigning(Wire, frozen=True, tag="double-signing"):

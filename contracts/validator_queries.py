@@ -10,6 +10,7 @@ from contracts.governance import approvals_needed
 from contracts.ledger import Ledger
 from contracts.records import MARKET_KEY, Epoch, epoch_key, name_key, offence_key, offence_position, offence_prefix
 from contracts.views import ChangeView, EpochView, OffenceView, ValidatorView
+from contracts.window import is_spent
 
 MAX_LIST = 1_000
 
@@ -101,6 +102,11 @@ class ValidatorsView:
     def has_offence(self, validator: str, epoch: int, kind: int, view: int, sequence: int) -> bool:
         """Tell whether this double signing is recorded."""
         return self._ledger.state.offences.committed(offence_key(validator, epoch, kind, view, sequence)) is not None
+
+    def is_spent(self, validator: str, nonce: int) -> bool:
+        """Tell whether a validator can use this number no more."""
+        record = self._ledger.state.validators.committed(name_key(validator))
+        return record is not None and is_spent(record.nonces, nonce)
 
     @property
     def _is_empty(self) -> bool:

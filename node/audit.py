@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from consensus.errors import InputError
@@ -32,6 +32,8 @@ __all__ = ["AuditFault", "AuditReport", "audit"]
 def audit(store_path: Path, genesis: Genesis, progress: Progress | None = None) -> AuditReport:
     """Check the store of one channel from genesis to head, without changing it; its node may be running.
 
+    The vote log is copied first: it speaks of blocks that were stored before, so the blocks copied after it must be there.
+
     Args:
         store_path: the channel's folder, which holds the block store and the vote log.
         genesis: the agreement that it must follow from.
@@ -43,16 +45,17 @@ def audit(store_path: Path, genesis: Genesis, progress: Progress | None = None) 
     if not (store_path / BLOCKS_FOLDER).is_dir():
         raise InputError(str(store_path), f"is no channel's store (it has no folder {BLOCKS_FOLDER})")
     findings = Findings()
+    has_votes = (store_path / VOTES_FOLDER).is_dir()
     with _work_folder(store_path) as work:
-        with _opened(store_path / BLOCKS_FOLDER, work / BLOCKS_FOLDER, "block store", findings) as database:
-            if database is not None:
-                audit_chain(database, store_path / SNAPSHOTS_FOLDER, genesis, findings, progress or _no_progress)
-        if not (store_path / VOTES_FOLDER).is_dir():
-            findings.add(None, "vote log", "is missing")
-            return findings.report()
-        with _opened(store_path / VOTES_FOLDER, work / VOTES_FOLDER, "vote log", findings) as database:
-            if database is not None:
-                audit_votes(database, genesis, findings)
+        votes_copy = _opened(store_path / VOTES_FOLDER, work / VOTES_FOLDER, "vote log", findings) if has_votes else nullcontext()
+        with votes_copy as votes:
+            with _opened(store_path / BLOCKS_FOLDER, work / BLOCKS_FOLDER, "block store", findings) as blocks:
+                if blocks is not None:
+                    audit_chain(blocks, store_path / SNAPSHOTS_FOLDER, genesis, findings, progress or _no_progress)
+            if not has_votes:
+                findings.add(None, "vote log", "is missing")
+            if votes is not None:
+                audit_votes(votes, genesis, findings)
     return findings.report()
 
 

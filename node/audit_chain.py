@@ -199,7 +199,7 @@ class _ChainAudit:
         """Begin to execute with a snapshot of the state after this block, if there is a good one and nothing was begun."""
         while self._snapshots and self._snapshots[0].height <= header.height:
             snapshot = self._snapshots.pop(0)
-            entries = read_state(snapshot, header, self._genesis.validator_set, self._findings)
+            entries = read_state(snapshot, header, self._epochs.proven, self._findings)
             if entries is not None:
                 self._replay.start(header.height, entries)
                 self._snapshots = []

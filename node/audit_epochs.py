@@ -55,6 +55,11 @@ class EpochTrail:
             self._named[one.digest] = one
         self._findings.epochs = tuple(sorted(self._named.values(), key=lambda one: one.epoch))
 
+    @property
+    def proven(self) -> tuple[ValidatorSet, ...]:
+        """The sets that follow from genesis by proofs."""
+        return self._proven
+
     def at(self, height: int) -> ValidatorSet:
         """Return the set that certifies a block, as far as the proofs tell."""
         return set_at(self._proven, height)

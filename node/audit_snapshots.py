@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from consensus.block import Header
 from consensus.codec import encode
 from consensus.errors import InputError
@@ -12,14 +14,19 @@ from node.key_value import StoreDamagedError
 from node.snapshots import StoredSnapshot
 
 
-def read_state(snapshot: StoredSnapshot, header: Header, validators: ValidatorSet, findings: Findings) -> list[tuple[bytes, bytes]] | None:
+def read_state(
+    snapshot: StoredSnapshot, header: Header, epochs: Sequence[ValidatorSet], findings: Findings
+) -> list[tuple[bytes, bytes]] | None:
     """Return the state after the block of ``header`` from a snapshot that proves it; None, and a note, if it does not.
+
+    Args:
+        epochs: the proven validator sets, from epoch 0 on.
 
     A bad snapshot is no fault of the store: the node finds that out itself, and drops it.
     """
     try:
         manifest = snapshot.manifest()
-        verify_snapshot(validators, manifest)
+        verify_snapshot(epochs, manifest)
         if manifest.header != encode(header):
             raise InputError("snapshot", "is of another block than the stored one")
         entries: list[tuple[bytes, bytes]] = []

@@ -27,6 +27,7 @@ from contracts.genesis import Genesis
 from node.audit_report import Findings
 from node.key_value import Database
 from node.vote_log import (
+    BIRTH_KEY,
     BODIES_PREFIX,
     CUT_KEY,
     EVIDENCE_PREFIX,
@@ -58,13 +59,14 @@ def audit_votes(database: Database, genesis: Genesis, findings: Findings) -> Non
     """
     if database.get(FORMAT_KEY) != FORMAT:
         findings.add(None, "vote log", f"its format is not {FORMAT.decode()}")
-    book = _Book(findings.epochs or (genesis.validator_set,))
+    book = _Book(findings.epochs or (genesis.validator_set,), database.get(ID_KEY) or b"")
     batches: dict[tuple[int, bytes], tuple[bytes, ...]] = {}
     highest = 0
     if len(database.get(ID_KEY) or b"") not in (0, ID_BYTES):
         findings.add(None, "vote log", "its id is malformed")
+    _check_cut(database.get(CUT_KEY), findings)
     for key, value in database.scan(b"", fill_cache=False):
-        if key in (FORMAT_KEY, ID_KEY, CUT_KEY):
+        if key in (FORMAT_KEY, ID_KEY, CUT_KEY, BIRTH_KEY):
             continue
         try:
             if key.startswith(RECORD_PREFIX) and len(key) == len(RECORD_PREFIX) + RECORD_KEY.size:
@@ -90,11 +92,21 @@ def audit_votes(database: Database, genesis: Genesis, findings: Findings) -> Non
             findings.add(None, "vote log", f"{key.hex()}: {error}")
 
 
-class _Book:
-    """The validator sets by epoch, and whose votes were found."""
+def _check_cut(raw: bytes | None, findings: Findings) -> None:
+    """Check that votes were dropped only up to a block whose certificate is there."""
+    if raw is not None and len(raw) != SEQUENCE.size:
+        findings.add(None, "vote log", "the mark up to where votes were dropped is malformed")
+    elif raw is not None and (cut := SEQUENCE.unpack(raw)[0]) > findings.certified_height:
+        reason = f"the last certificate is of height {findings.certified_height}: blocks were lost after they were written"
+        findings.add(cut, "head", f"votes were dropped up to block {cut}, but {reason}")
 
-    def __init__(self, epochs: Iterable[ValidatorSet]) -> None:
+
+class _Book:
+    """The validator sets by epoch, which vote log this is, and whose votes were found."""
+
+    def __init__(self, epochs: Iterable[ValidatorSet], log: bytes) -> None:
         self._sets = {one.epoch: one for one in epochs}
+        self._log = log
         self.signers: set[str] = set()
 
     def checks(self, vote: Vote) -> bool:
@@ -103,8 +115,11 @@ class _Book:
         return validators is not None and validators.checks(vote)
 
     def own(self, vote: Vote) -> None:
-        """Note a checked vote of the log's owner."""
-        self.signers.add(self._sets[vote.epoch].names[vote.sender])
+        """Note a checked vote of the log's owner, who has its seat with this log only."""
+        validators = self._sets[vote.epoch]
+        if validators.logs[vote.sender] != self._log:
+            raise _VoteFault(f"holds an own vote of epoch {vote.epoch}, in which the seat belongs to another vote log")
+        self.signers.add(validators.names[vote.sender])
 
 
 def _check_record(key: bytes, value: bytes, book: _Book, batches: dict[tuple[int, bytes], tuple[bytes, ...]]) -> int:

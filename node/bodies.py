@@ -57,9 +57,10 @@ class Bodies:
             if sequence > height:
                 self._mempool.reserve((transaction.id for transaction in transactions), sequence)
 
-    def raws_of(self, digest: bytes) -> tuple[bytes, ...]:
-        """Return the raw transactions of a batch that was proposed or accepted."""
-        return tuple(transaction.raw for transaction in self._resolved[digest][1])
+    def raws_of(self, digest: bytes) -> tuple[bytes, ...] | None:
+        """Return the raw transactions of a batch that was proposed or accepted, None if its height is certified by now."""
+        kept = self._resolved.get(digest)
+        return tuple(transaction.raw for transaction in kept[1]) if kept is not None else None
 
     def find(self, transaction_id: bytes) -> Transaction | None:
         """Return a transaction that waits or was executed."""

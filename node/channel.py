@@ -18,7 +18,7 @@ from consensus.codec import encode
 from consensus.effects import EpochEntered, Event, Evidence, Fault, LogRecord, Pruned, Received
 from consensus.errors import PeerFault, Suspicion
 from consensus.mempool import Mempool
-from consensus.messages import Message
+from consensus.messages import ChunkMessage, Message
 from consensus.replica import Replica
 from consensus.snapshot import SnapshotManifest
 from consensus.transaction import Transaction, decode_transaction
@@ -40,6 +40,7 @@ from node.proposals import ProposalDesk
 from node.prover import Prover
 from node.publisher import Publisher
 from node.replica_host import ReplicaHost
+from node.serving import Serving
 from node.transport import PeerLinks
 from node.upkeep import Upkeep
 
@@ -101,18 +102,17 @@ class Channel(ChannelReports):
         self._executor = Executor(
             application, store, bodies, epochs, application.sender_key, threads, writing, post, self._committed, self._replaced, metrics
         )
+        self._serving = Serving(store, disk.shelf, clock, threads, door.send_message)
         self._host = ReplicaHost(
-            store, votes, mempool, desk, bodies, application, clock, metrics, rules.view_timeout_ms, disk.shelf, self._executor.put,
-            door.send_message, self._announce, self._epoch_entered, self._accuse,
+            store, votes, mempool, desk, bodies, application, clock, metrics, rules.view_timeout_ms, self._serving, self._executor.put,
+            self._announce, self._epoch_entered, self._accuse,
         )  # fmt: skip
         self._replica = replica = Replica(replica_config(genesis, identity, disk.snapshot_every), found_on(store, votes, application))
         self._driver = Driver(replica, self._host, clock, self._persist, door.send_message, self._broadcast, metrics)
         self._intake = Intake(
             application, application.sender_key, store, mempool, bodies, self._arrived, clock, threads, door.share, metrics
         )
-        self._clerk = Clerk(identity, votes.id, application, clock, self._intake.submit)
-        for first, second in votes.evidence():
-            self._clerk.report(Evidence(first, second))
+        self._clerk = Clerk(identity, votes, application, clock, self._intake.submit)
         self._upkeep = Upkeep(disk, rules.window, self.epoch_changes, lambda first: post(Pruned(first)), threads, writing)
 
     # ----------------------------------------------------------------------------------------------------------- running
@@ -128,10 +128,12 @@ class Channel(ChannelReports):
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._executor.run(), name="executor")
+                tasks.create_task(self._executor.staging.run(), name="staging")
                 tasks.create_task(self._intake.run(), name="intake")
                 tasks.create_task(self._driver.run(), name="driver")
                 tasks.create_task(self._keep_house(), name="housekeeping")
                 tasks.create_task(self._upkeep.run(), name="upkeep")
+                tasks.create_task(self._serving.run(), name="serving")
         except BaseExceptionGroup as group:
             self.stopped_because = "; ".join(str(error) for error in group.exceptions)
             raise
@@ -184,6 +186,8 @@ class Channel(ChannelReports):
     async def take_message(self, peer: str, message: Message) -> None:
         """Give a consensus message to the replica."""
         await self._driver.room()
+        if isinstance(message, ChunkMessage):
+            await self._executor.staging.room()
         self._driver.post(Received(peer, message))
 
     async def take_transactions(self, raws: Sequence[bytes]) -> None:
@@ -248,6 +252,7 @@ class Channel(ChannelReports):
         log.info("took a snapshot", height=header.height)
         self._desk.snapshot_adopted()
         self._bodies.certified(header.height, ())
+        self._upkeep.replaced()
 
     async def _persist(self, records: Sequence[LogRecord], bodies: list[tuple[int, bytes, tuple[bytes, ...]]]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._threads, self._votes.append, records, bodies)

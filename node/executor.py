@@ -48,6 +48,7 @@ from node.bodies import Bodies
 from node.driver import Work
 from node.epochs import EpochBook
 from node.metrics import ChannelMetrics
+from node.staging import Staging
 
 T = TypeVar("T")
 PORTION = 128
@@ -65,6 +66,9 @@ class Executor:
         committed: told of every new block: header, its transactions, all that its batch named, what executing gave.
         replaced: told that a snapshot took the place of the state.
         metrics: of the channel.
+
+    Attributes:
+        staging: takes the parts of snapshots; it runs beside.
     """
 
     def __init__(
@@ -92,34 +96,30 @@ class Executor:
         self._committed = committed
         self._replaced = replaced
         self._metrics = metrics
-        self._queue: asyncio.Queue[Work] = asyncio.Queue()
-        self._instead: Adopt | None = None
-        self._is_overtaken = False
+        self.staging = Staging(store, threads, writing)
+        self._queue: asyncio.Queue[Execute | Adopt | AdoptSnapshot] = asyncio.Queue()
+        self._instead: Adopt | AdoptSnapshot | None = None
 
     def put(self, effect: Work) -> None:
         """Queue a block or a part of a snapshot.
 
         A certified block takes the place of a batch that waits for its transactions; a whole snapshot that of everything that waits.
         """
+        if isinstance(effect, StageSnapshot | StageChunk):
+            self.staging.put(effect)
+            return
         if isinstance(effect, AdoptSnapshot):
             self._drain()
-            self._is_overtaken = self._bodies.is_waiting
-            self._bodies.give_up()
-        if isinstance(effect, Adopt) and self._bodies.is_waiting:
+        if not isinstance(effect, Execute) and self._bodies.is_waiting:
             self._instead = effect
             self._bodies.give_up()
         else:
             self._queue.put_nowait(effect)
 
     def _drain(self) -> None:
-        """Give up the blocks that wait, and keep the parts of the snapshot."""
-        kept = []
+        """Give up the blocks that wait."""
         while not self._queue.empty():
-            effect = self._queue.get_nowait()
-            if not isinstance(effect, Execute | Adopt):
-                kept.append(effect)
-        for effect in kept:
-            self._queue.put_nowait(effect)
+            self._queue.get_nowait()
 
     async def run(self) -> None:
         """Execute until cancelled.
@@ -129,19 +129,14 @@ class Executor:
             StoreError: the disk refused the block.
         """
         while True:
-            effect = await self._queue.get()
-            match effect:
-                case Execute(sequence, batch):
-                    await self._execute(sequence, batch)
-                case Adopt(sequence, block):
-                    if sequence > self._height:
-                        await self._adopt(sequence, block)
-                case StageSnapshot():
-                    await self._in_thread(self._store.stage_begin)
-                case StageChunk(_, chunk):
-                    await self._in_thread(self._store.stage_put, chunk.entries)
-                case AdoptSnapshot(height, manifest):
-                    await self._adopt_snapshot(height, manifest)
+            effect: Execute | Adopt | AdoptSnapshot | None = await self._queue.get()
+            if isinstance(effect, Execute):
+                await self._execute(effect.sequence, effect.batch)
+                effect, self._instead = self._instead, None
+            if isinstance(effect, Adopt) and effect.sequence > self._height:
+                await self._adopt(effect.sequence, effect.block)
+            elif isinstance(effect, AdoptSnapshot):
+                await self._adopt_snapshot(effect.height, effect.manifest)
 
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *arguments))
@@ -161,13 +156,8 @@ class Executor:
         proposer = "" if batch == NULL_BATCH else self._epochs.proposer(sequence, decode_batch(batch).proposer)
         named = await self._bodies.transactions_of(batch, proposer)
         if named is None:
-            instead, self._instead = self._instead, None
-            if self._is_overtaken:
-                self._is_overtaken = False
-                return
-            if instead is None:
+            if self._instead is None:
                 raise InvariantViolation(f"block {sequence} was given up without another in its place")
-            await self._adopt(instead.sequence, instead.block)
             return
         head = self._head(sequence)
         block, finalized = self._finalize(head, batch, named)
@@ -231,6 +221,7 @@ class Executor:
 
     async def _adopt_snapshot(self, height: int, manifest: SnapshotManifest) -> None:
         """Make what was staged the state, if it is the certified one; from here on the store begins at its height."""
+        await self.staging.finished()
         header = decode_header(manifest.header)
         if height <= self._height:
             self._done(SnapshotFailed(height, f"block {self._height} is here already"))

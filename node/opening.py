@@ -92,6 +92,8 @@ def match_votes(store: ChannelStore, votes: VoteLog) -> None:
 
     Then this node follows, and asks for a seat that belongs to the new log.
     """
+    if votes.was_copy:
+        log.warning("the vote log is a copy, as of a backup: this node has no vote until an epoch names its new vote log")
     certificate = store.last_certificate()
     certified = certificate.height if certificate is not None else 0
     if not votes.is_whole_above(certified):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import structlog
 
@@ -14,6 +15,34 @@ MAX_TOLD = 1_000
 _log = structlog.get_logger("gridpact.links")
 
 
+class Told:
+    """Remembers what was told lately: nobody can fill the disk with what is wrong with him.
+
+    Args:
+        again_ms: so long the same is not told again.
+        clock_ms: monotonic time.
+    """
+
+    def __init__(self, again_ms: int, clock_ms: Callable[[], int]) -> None:
+        self._again_ms = again_ms
+        self._clock_ms = clock_ms
+        self._told_ms: dict[tuple[str, str], int] = {}
+
+    def __len__(self) -> int:
+        return len(self._told_ms)
+
+    def is_due(self, why: str, who: str) -> bool:
+        """Tell whether this is to be told now; then it counts as told."""
+        now_ms = self._clock_ms()
+        told_ms = self._told_ms.get((why, who))
+        if told_ms is not None and now_ms - told_ms < self._again_ms:
+            return False
+        if len(self._told_ms) >= MAX_TOLD:
+            self._told_ms.clear()
+        self._told_ms[why, who] = now_ms
+        return True
+
+
 class Refusals:
     """Counts and tells.
 
@@ -23,10 +52,10 @@ class Refusals:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self._told_ms: dict[tuple[str, str], int] = {}
+        self._told = Told(TELL_AGAIN_MS, monotonic_ms)
 
     def note(self, why: str, who: str, detail: str = "") -> None:
-        """Count a case, and log it unless the same was logged lately: nobody can fill the disk with what is wrong with him.
+        """Count a case, and log it unless the same was logged lately.
 
         Args:
             why: kind of trouble, one of few.
@@ -34,11 +63,5 @@ class Refusals:
             detail: of this case.
         """
         self.counts[why] += 1
-        now_ms = monotonic_ms()
-        told_ms = self._told_ms.get((why, who))
-        if told_ms is not None and now_ms - told_ms < TELL_AGAIN_MS:
-            return
-        if len(self._told_ms) >= MAX_TOLD:
-            self._told_ms.clear()
-        self._told_ms[why, who] = now_ms
-        _log.warning("connection refused", why=why, who=who, detail=detail, times=self.counts[why])
+        if self._told.is_due(why, who):
+            _log.warning("connection refused", why=why, who=who, detail=detail, times=self.counts[why])

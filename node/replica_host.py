@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from consensus.application import Application
-from consensus.block import CertifiedBlock
-from consensus.codec import encode
 from consensus.effects import (
     Certified,
     CheckBatch,
@@ -23,8 +21,8 @@ from consensus.effects import (
     ViewEntered,
     Waiting,
 )
+from consensus.errors import InvariantViolation
 from consensus.mempool import Mempool
-from consensus.messages import BlocksMessage, ChunkMessage, SnapshotMessage
 from consensus.replica import Replica
 from node.block_store import ChannelStore
 from node.bodies import Bodies
@@ -32,11 +30,13 @@ from node.clock import Clock
 from node.driver import Work
 from node.metrics import ChannelMetrics
 from node.proposals import ProposalDesk
-from node.snapshots import SnapshotShelf
+from node.refusals import Told
+from node.serving import Serving
 from node.vote_log import VoteLog
 
 log = structlog.get_logger("gridpact.replica")
-MAX_SERVED_BYTES = 8 * 1024 * 1024
+FAULT_AGAIN_MS = 60_000
+"""The same kind of fault of the same peer is logged once in so long."""
 PATIENCE_FACTOR = 4
 """A transaction counts as overtaken when one that came so many view time-outs later was executed before it."""
 
@@ -47,9 +47,8 @@ class ReplicaHost:
     Args:
         store, votes, mempool, desk, bodies, application, clock, metrics: of the channel.
         view_timeout_ms: first patience with a primary.
-        shelf: the snapshots that can be served.
+        serving: answers those who ask for blocks and snapshots.
         run_block: queues a block or a part of a snapshot.
-        send: sends an encoded message to one node.
         announce: told of every certified height.
         entered: told of every epoch that begins.
         accuse: told of every proof of double signing.
@@ -66,9 +65,8 @@ class ReplicaHost:
         clock: Clock,
         metrics: ChannelMetrics,
         view_timeout_ms: int,
-        shelf: SnapshotShelf,
+        serving: Serving,
         run_block: Callable[[Work], None],
-        send: Callable[[str, bytes], None],
         announce: Callable[[int], None],
         entered: Callable[[EpochEntered], None],
         accuse: Callable[[Evidence], None],
@@ -83,8 +81,8 @@ class ReplicaHost:
         self._clock = clock
         self._metrics = metrics
         self._patience_ms = PATIENCE_FACTOR * view_timeout_ms
-        self._shelf = shelf
-        self._send = send
+        self._serving = serving
+        self._told = Told(FAULT_AGAIN_MS, clock.monotonic_ms)
         self._announce = announce
         self._entered = entered
         self._accuse = accuse
@@ -115,10 +113,23 @@ class ReplicaHost:
         self._desk.check(effect)
 
     def bodies_of(self, records: Sequence[LogRecord]) -> list[tuple[int, bytes, tuple[bytes, ...]]]:
-        """Return the transactions that must become durable with these records."""
-        return [
-            (record.sequence, record.batch_digest, self._bodies.raws_of(record.batch_digest)) for record in records if record.batch_digest
-        ]
+        """Return the transactions that must become durable with these records.
+
+        None are needed up to the head: a snapshot may have taken the place of a block while the answer to its proposal was under way.
+
+        Raises:
+            InvariantViolation: those of a later batch are not here any more.
+        """
+        found = []
+        head = self._store.head()
+        for record in records:
+            if record.batch_digest:
+                raws = self._bodies.raws_of(record.batch_digest)
+                if raws is not None:
+                    found.append((record.sequence, record.batch_digest, raws))
+                elif head is None or record.sequence > head.height:
+                    raise InvariantViolation(f"the transactions of the batch at {record.sequence} were given up before its block")
+        return found
 
     def certified(self, effect: Certified) -> None:
         """Store a certificate; tell subscribers that the block is final.
@@ -134,30 +145,8 @@ class ReplicaHost:
         self._announce(height)
 
     def serve(self, effect: ServeBlocks | ServeSnapshot | ServeChunk) -> None:
-        """Send a peer what it asks for, if it is here."""
-        if isinstance(effect, ServeBlocks):
-            self._serve_blocks(effect)
-        elif isinstance(effect, ServeSnapshot):
-            manifest = self._shelf.manifest(effect.height)
-            if manifest is not None:
-                self._send(effect.peer, encode(SnapshotMessage(manifest)))
-        else:
-            chunk = self._shelf.chunk(effect.height, effect.index)
-            if chunk is not None:
-                self._send(effect.peer, encode(ChunkMessage(effect.height, effect.index, chunk)))
-
-    def _serve_blocks(self, effect: ServeBlocks) -> None:
-        """Send certified blocks, as many as fit into one message."""
-        blocks: list[CertifiedBlock] = []
-        size = 0
-        for height in range(effect.first, effect.last + 1):
-            raw, certificate = self._store.encoded_block(height), self._store.certificate(height)
-            if raw is None or certificate is None or (blocks and size + len(raw) > MAX_SERVED_BYTES):
-                break
-            blocks.append(CertifiedBlock(raw, certificate))
-            size += len(raw)
-        if blocks:
-            self._send(effect.peer, encode(BlocksMessage(tuple(blocks))))
+        """Send a peer what it asks for, when it is its turn and if it is here."""
+        self._serving.ask(effect)
 
     def keep_proofs(self, changes: Sequence[bytes]) -> None:
         """Store proofs of epochs."""
@@ -178,9 +167,10 @@ class ReplicaHost:
         log.info("entered view", view=effect.view, primary=effect.primary, after_sequence=effect.sequence)
 
     def saw_fault(self, effect: Fault) -> None:
-        """Count a peer's fault."""
+        """Count a peer's fault, and log it unless the same was logged lately."""
         self._metrics.peer_fault(effect.fault.code)
-        log.warning("peer fault", peer=effect.fault.peer, code=effect.fault.code.name, detail=str(effect.fault))
+        if self._told.is_due(effect.fault.code.name, effect.fault.peer):
+            log.warning("peer fault", peer=effect.fault.peer, code=effect.fault.code.name, detail=str(effect.fault))
 
     def saw_evidence(self, effect: Evidence) -> None:
         """Keep proof of double signing."""

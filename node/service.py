@@ -13,7 +13,6 @@ from importlib.metadata import PackageNotFoundError, version
 import structlog
 
 from consensus.errors import InputError, InvariantViolation
-from contracts.genesis import Genesis
 from contracts.topics import BrokerAddress
 from node.block_store import ChannelStore
 from node.channel import Channel
@@ -58,7 +57,6 @@ async def run_node(config: NodeConfig, stop: asyncio.Event) -> None:
     """
     genesis = load_genesis(config)
     identity = Identity(config.name, tuple(read_signer(path) for path in config.validator_keys))
-    _check_keys(config, genesis, identity)
     clock: Clock = ReplayClock(config.clock_file) if config.clock_file is not None else RealClock()
     metrics = NodeMetrics()
     threads = ThreadPoolExecutor(THREADS, thread_name_prefix="worker")
@@ -70,6 +68,7 @@ async def run_node(config: NodeConfig, stop: asyncio.Event) -> None:
             match_votes(store, votes)
             disk = ChannelDisk(store, votes, shelf, config.retain_blocks, config.snapshot_every)
             channel = Channel(genesis, identity, disk, clock, threads, metrics.channel(genesis.channel))
+            _check_keys(config, identity, channel)
             await _serve(config, channel, metrics, stop)
         finally:
             shelf.close()
@@ -79,14 +78,14 @@ async def run_node(config: NodeConfig, stop: asyncio.Event) -> None:
         store.close()
 
 
-def _check_keys(config: NodeConfig, genesis: Genesis, identity: Identity) -> None:
-    """Check that a validator of genesis has some key. (Whether it is the right one, the chain says: keys change.)
+def _check_keys(config: NodeConfig, identity: Identity, channel: Channel) -> None:
+    """Check that a node that is a validator now, or soon, as far as its disk knows, has some key. (Whether the right one: keys change.)
 
     Raises:
         InputError: it has none.
     """
-    if not identity.signers and config.name in [validator.name for validator in genesis.validators]:
-        raise InputError(f"{config.path}: validator_key", f"is missing, and {config.name} is a validator of {config.genesis.name}")
+    if not identity.signers and config.name in channel.members():
+        raise InputError(f"{config.path}: validator_key", f"is missing, and {config.name} is a validator of {channel.name}")
 
 
 async def _serve(config: NodeConfig, channel: Channel, metrics: NodeMetrics, stop: asyncio.Event) -> None:
@@ -178,15 +177,14 @@ async def _watch(links: PeerLinks, files: TlsFileWatch, feed: MeterFeed | None, 
 def _peers(config: NodeConfig, channel: Channel) -> dict[str, PeerAddress]:
     """Return where the other nodes are: the configuration says so, or else the chain, for validators that it has decided on.
 
-    A node that only follows keeps to all nodes of its configuration.
+    The nodes of the configuration stay even if they are no validators: whoever slept while all others were replaced knows only validators
+    that are gone, and hears of the new ones from nobody else. Validators come first.
     """
-    peers = {name: PeerAddress(place.host, place.port) for name, place in config.peers.items()}
-    members = channel.members()
-    for member in members.values():
-        if member.host and member.name not in peers:
-            peers[member.name] = PeerAddress(member.host, member.port)
-    if channel.node in members:
-        peers = {name: place for name, place in peers.items() if name in members}
+    written = {name: PeerAddress(place.host, place.port) for name, place in config.peers.items()}
+    members = channel.members().values()
+    stated = {member.name: PeerAddress(member.host, member.port) for member in members if member.host}
+    places = {**stated, **written}
+    peers = {member.name: places[member.name] for member in members if member.name in places} | written
     peers.pop(channel.node, None)
     return peers
 

@@ -22,7 +22,7 @@ import structlog
 from consensus.block import Certificate, Header
 from consensus.codec import Decoder, encode
 from consensus.crypto import DIGEST_BYTES, digest
-from consensus.errors import DecodeError, InvariantViolation
+from consensus.errors import DecodeError, InputError, InvariantViolation
 from consensus.snapshot import (
     MAX_CHUNK_BYTES,
     MAX_MANIFEST_BYTES,
@@ -195,7 +195,7 @@ class SnapshotShelf:
 
         Raises:
             InvariantViolation: the state is not that of the block.
-            InputError: it cannot be cut.
+            InputError: it cannot be cut, or the manifest is larger than others would take.
             StoreError: the state cannot be read, or the disk refused the files; nothing is left of them.
         """
         if not self._making.acquire(blocking=False):
@@ -230,8 +230,12 @@ class SnapshotShelf:
             _write(folder, height, _chunk_file(len(marks) - 1), encode(Chunk(tuple(entries))))
         if fold(marks) != header.state_root:
             raise InvariantViolation(f"{state.path}: the stored state does not hash to the state root of block {height}")
-        manifest = SnapshotManifest(encode(header), certificate, depth, tuple(marks), epochs)
-        _write(folder, height, MANIFEST_FILE, encode(manifest))
+        manifest = encode(SnapshotManifest(encode(header), certificate, depth, tuple(marks), epochs))
+        if len(manifest) > MAX_MANIFEST_BYTES:
+            raise InputError(
+                "manifest", f"has {len(manifest)} bytes with the proofs of {len(epochs)} epochs, {MAX_MANIFEST_BYTES} are allowed"
+            )
+        _write(folder, height, MANIFEST_FILE, manifest)
         shutil.rmtree(folder / _SPOOL)
         _sync_folder(folder)
         folder.rename(self.folder / str(height))

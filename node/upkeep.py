@@ -14,6 +14,7 @@ from threading import Event
 
 import structlog
 
+from consensus.errors import InputError
 from node.block_store import ChannelStore
 from node.opening import ChannelDisk
 from node.pace import Pace, StoppedError
@@ -54,7 +55,7 @@ class Upkeep:
         self._threads = threads
         self._writing = writing
         self._pinned: dict[int, PinnedState] = {}
-        self._due: asyncio.Queue[int] = asyncio.Queue()
+        self._due: asyncio.Queue[int | None] = asyncio.Queue()
         self._stop = Event()
 
     @property
@@ -71,6 +72,11 @@ class Upkeep:
         if height in self._pinned or (self._disk.retain_blocks and height % PRUNE_EVERY == 0):
             self._due.put_nowait(height)
 
+    def replaced(self) -> None:
+        """Delete the state whose place a snapshot took, and the blocks before it."""
+        self._pinned = {}
+        self._due.put_nowait(None)
+
     async def run(self) -> None:
         """Work until cancelled."""
         try:
@@ -82,12 +88,24 @@ class Upkeep:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._threads, self._sweep)
         while True:
-            height = await self._due.get()
-            pinned = self._pinned.pop(height, None)
-            if pinned is not None:
-                await loop.run_in_executor(self._threads, self._shelve, height, pinned)
-            if self._disk.retain_blocks:
-                await self._prune(height)
+            await self._do(await self._due.get())
+            self._due.task_done()
+
+    async def finished(self) -> None:
+        """Wait until all that was due is done."""
+        await self._due.join()
+
+    async def _do(self, height: int | None) -> None:
+        """Do what is due at this height (None: a snapshot was adopted)."""
+        loop = asyncio.get_running_loop()
+        if height is None:
+            await loop.run_in_executor(self._threads, self._sweep)
+            return
+        pinned = self._pinned.pop(height, None)
+        if pinned is not None:
+            await loop.run_in_executor(self._threads, self._shelve, height, pinned)
+        if self._disk.retain_blocks:
+            await self._prune(height)
 
     def _sweep(self) -> None:
         """Delete what counts no more; what is left when the node stops goes at its next start."""
@@ -100,8 +118,11 @@ class Upkeep:
         header, certificate = self._store.header(height), self._store.certificate(height)
         if header is None or certificate is None:
             return
-        if self._disk.shelf.make(pinned, header, certificate, tuple(self._proofs())):
-            log.info("made a snapshot", height=height)
+        try:
+            if self._disk.shelf.make(pinned, header, certificate, tuple(self._proofs())):
+                log.info("made a snapshot", height=height)
+        except InputError as error:
+            log.error("no snapshot can be made: the blocks from the last one on are kept", height=height, reason=str(error))
 
     async def _prune(self, certified: int) -> None:
         head = self._store.head()

@@ -6,7 +6,8 @@ prepared, so that it can serve and execute them after a restart.
 A log has an id, and a validator has its seat with the key *and the log* that the validator set names (:mod:`consensus.validators`). The
 log of a node that is set up for a new chain or as a new validator has the empty id: the folder then holds :data:`FIRST_START`, which
 the first start takes away. Any other new log, as after a lost disk, gets a random id. So does a log that was cut above the last certified
-block of the store: that store lost blocks, or is an old copy.
+block of the store: that store lost blocks, or is an old copy. And so does a log that is a copy of another (:mod:`node.birth_mark`), as
+after a backup was put back: who knows what the original signed since.
 """
 
 from __future__ import annotations
@@ -20,16 +21,20 @@ from consensus.codec import Decoder, encode
 from consensus.effects import LogRecord
 from consensus.errors import DecodeError, InvariantViolation
 from consensus.messages import Vote
+from node import birth_mark
 from node.key_value import Database, StoreDamagedError, StoreError, Write, open_database
 
 VOTES_FOLDER = "votes"
 """Name of this database's folder inside a channel's folder."""
 FIRST_START = "first-start"
 """Name of the file in a channel's folder that says: no vote was ever signed with this folder."""
+BIRTH_MARK = "birth-mark"
+"""Name of the file in the database's folder that tells it from a copy."""
 FORMAT = b"GridPact votes 2"
-FORMAT_KEY, ID_KEY, CUT_KEY, RECORD_PREFIX, BODIES_PREFIX = b"m/format", b"m/id", b"m/cut", b"r/", b"b/"
+FORMAT_KEY, ID_KEY, CUT_KEY, BIRTH_KEY, RECORD_PREFIX, BODIES_PREFIX = b"m/format", b"m/id", b"m/cut", b"m/birth", b"r/", b"b/"
 EVIDENCE_PREFIX = b"e/"
 MAX_EVIDENCE = 1_000
+"""So many pairs are kept per validator and epoch: one that fills it hides no other."""
 ID_BYTES = 16
 RECORD_KEY = struct.Struct(">QQQB")
 SEQUENCE = struct.Struct(">Q")
@@ -44,6 +49,7 @@ class VoteLog:
 
     Attributes:
         id: which log this is.
+        was_copy: whether it was found to be a copy, and begun anew.
     """
 
     def __init__(self, database: Database) -> None:
@@ -51,6 +57,7 @@ class VoteLog:
         self.id = database.get(ID_KEY) or b""
         self._cut = int.from_bytes(database.get(CUT_KEY) or b"", "big")
         self._truncated = 0
+        self.was_copy = False
 
     @classmethod
     def open(cls, path: Path) -> VoteLog:
@@ -66,14 +73,29 @@ class VoteLog:
                 if next(database.scan(b""), None) is not None:
                     raise StoreDamagedError(path, "holds entries but no format mark")
                 is_first = (path.parent / FIRST_START).exists()
-                database.write([(FORMAT_KEY, FORMAT), (ID_KEY, b"" if is_first else os.urandom(ID_BYTES))], sync=True)
+                birth = birth_mark.lay(path / BIRTH_MARK)
+                new_id = b"" if is_first else os.urandom(ID_BYTES)
+                database.write([(FORMAT_KEY, FORMAT), (ID_KEY, new_id), (BIRTH_KEY, birth)], sync=True)
             elif written != FORMAT:
                 raise StoreError(path, f"has the format {written!r}, this program knows {FORMAT!r}")
             _forget_first_start(path.parent)
+            votes = cls(database)
+            votes._check_birth()
         except (StoreError, OSError):
             database.close()
             raise
-        return cls(database)
+        return votes
+
+    def _check_birth(self) -> None:
+        """Begin anew if this is a copy of another log. (One that an older program made has no mark yet.)"""
+        birth = self._database.get(BIRTH_KEY)
+        mark = self.path / BIRTH_MARK
+        if birth is not None and birth_mark.is_born(mark, birth):
+            return
+        if birth is not None:
+            self.begin_anew()
+            self.was_copy = True
+        self._database.write([(BIRTH_KEY, birth_mark.lay(mark))], sync=True)
 
     def close(self) -> None:
         """Close the database; a second time does nothing."""
@@ -169,9 +191,11 @@ class VoteLog:
             yield SEQUENCE.unpack_from(key, cut)[0], key[cut + SEQUENCE.size :], raws
 
     def add_evidence(self, first: Vote, second: Vote) -> bool:
-        """Keep two votes that contradict each other; False if there is proof for that place already, or too much of it."""
-        key = EVIDENCE_PREFIX + encode((first.epoch, first.sender, first.kind, first.view, first.sequence))
-        if self._database.get(key) is not None or sum(1 for _ in self._database.scan(EVIDENCE_PREFIX)) >= MAX_EVIDENCE:
+        """Keep two votes that contradict each other; False if there is proof for that place already, or too much of the same validator."""
+        place = (first.epoch, first.sender, first.kind, first.view, first.sequence)
+        key = EVIDENCE_PREFIX + encode(place)
+        offender = key[: len(EVIDENCE_PREFIX) + len(encode(place[:2]))]
+        if self._database.get(key) is not None or sum(1 for _ in self._database.scan(offender)) >= MAX_EVIDENCE:
             return False
         self._database.write([(key, encode((first, second)))], sync=True)
         return True
@@ -199,8 +223,4 @@ def _forget_first_start(folder: Path) -> None:
     mark = folder / FIRST_START
     if mark.exists():
         mark.unlink()
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        birth_mark.sync_folder(folder)

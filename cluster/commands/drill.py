@@ -119,7 +119,7 @@ def print_result(result: DrillResult) -> None:
             )
             for number, one in enumerate(result.details, 1)
         )
-        print_table("Rounds", (">round", "fault", "node", "is", ">recovery s", ">level s", ">views", "note"), rows, narrow=True)
+        print_table("Rounds", (">round", "fault", "node", "role", ">recovery s", ">level s", ">views", "note"), rows, narrow=True)
     faults = ((name, str(result.faults[name]), f"{one.p50:.2f}", f"{one.max:.2f}") for name, one in result.recovery_by_fault_s.items())
     print_table("Drill", ("fault", ">rounds", ">recovery p50 s", ">max s"), faults)
     screen = Console()
@@ -129,7 +129,7 @@ def print_result(result: DrillResult) -> None:
         f"{result.submitted:,} transactions sent, {result.acknowledged:,} acknowledged, {result.committed:,} committed "
         f"in {result.blocks:,} blocks; {result.resent:,} sendings repeated.",
         f"lost {result.lost}, duplicated {result.duplicated}, forks {result.forks}, foreign {result.foreign}, "
-        + ("all nodes agree" if result.agree else "THE NODES DO NOT AGREE"),
+        + ("all nodes agree" if result.agree else "THE NODES DO NOT AGREE" if result.forks else "whether the nodes agree is not known"),
         *_left_out(result),
         *(f"VIOLATION in {failure}" for failure in result.failures),
         sep="\n",

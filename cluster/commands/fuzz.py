@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import tempfile
 import tracemalloc
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import msgspec
 from rich.console import Console
 
 from cluster.fuzz.crashes import CrashFile, read_crash
-from cluster.fuzz.crew import AUTO, ENGINES, FuzzSettings, run_fuzz
+from cluster.fuzz.crew import AUTO, ENGINES, FuzzSettings, run_fuzz, work_folder
+from cluster.fuzz.law import Failure
 from cluster.fuzz.report import FuzzResult
 from cluster.fuzz.targets import TABLE, TARGETS
 from cluster.fuzz.trial import Trial
@@ -145,18 +145,18 @@ def run_replay(path: Path, json_path: str | None) -> None:
     file = read_crash(path)
     if file.target not in TARGETS:
         raise InputError(str(path), f"names the target {file.target[:64]!r}, which there is none of")
-    result, trace = replay_crash(file)
+    result, failure = replay_crash(file)
     write_json(json_path, result)
     if json_path != "-":
         click.echo(f"{result.target}: {plural(result.inputs, 'input')}, at most {result.peak_kb:,} KB of Python's memory")
-        click.echo(trace.rstrip() if result.reproduced else "every input was taken, or refused as documented")
+        click.echo("every input was taken, or refused as documented" if failure is None else failure.trace.rstrip())
     if result.reproduced:
         raise RunError(f"{path}: {result.error}" + (f" at {result.place}" if result.place else ""))
 
 
-def replay_crash(file: CrashFile) -> tuple[Replayed, str]:
-    """Feed the inputs of a crash file to a new target; return what came of it, and the traceback."""
-    with tempfile.TemporaryDirectory(prefix="gridpact-fuzz-", ignore_cleanup_errors=True) as folder:
+def replay_crash(file: CrashFile) -> tuple[Replayed, Failure | None]:
+    """Feed the inputs of a crash file to a new target; return what came of it."""
+    with work_folder() as folder:
         trial = Trial(file.target, TARGETS[file.target], Path(folder), lambda _crash: None)
         tracemalloc.start()
         failure = trial.replay([bytes.fromhex(data) for data in file.inputs])
@@ -164,5 +164,5 @@ def replay_crash(file: CrashFile) -> tuple[Replayed, str]:
         tracemalloc.stop()
         trial.close()
     if failure is None:
-        return Replayed(file.target, len(file.inputs), False, "", "", peak_kb), ""
-    return Replayed(file.target, len(file.inputs), True, failure.text, failure.place, peak_kb), failure.trace
+        return Replayed(file.target, len(file.inputs), False, "", "", peak_kb), None
+    return Replayed(file.target, len(file.inputs), True, failure.text, failure.place, peak_kb), failure

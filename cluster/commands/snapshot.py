@@ -136,7 +136,7 @@ def _kept(node: Node, why: str) -> StoredSnapshot:
 
 def _manifest(genesis: Genesis, found: StoredSnapshot) -> tuple[SnapshotManifest, Header]:
     manifest = found.manifest()
-    return manifest, verify_snapshot(genesis.validator_set, manifest)
+    return manifest, verify_snapshot((genesis.validator_set,), manifest)[0]
 
 
 # ------------------------------------------------------------------------------------------------------------------ import
@@ -157,7 +157,7 @@ def import_(file: Path, home: Path, force: bool, json_path: str | None) -> None:
     node = _node(home)
     found = SnapshotFile(file)
     try:
-        header = verify_snapshot(node.genesis.validator_set, found.manifest)
+        header, _ = verify_snapshot((node.genesis.validator_set,), found.manifest)
     except InputError as error:
         raise InputError(str(file), str(error)) from error
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -31,7 +32,10 @@ SILENT_S = 60.0
 """A process that says nothing for so long hangs in a way that its own clock cannot end."""
 MAX_LINE_BYTES = 64 * 1024 * 1024
 LEAST_S = 0.5
+MAX_PROCESSES = 4
+"""A target that has killed so many processes of one job is left alone."""
 MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108 (only as the parent of a fresh folder)
+MEMORY_BYTES = 1 << 30
 Show = Callable[[str, float, str], None]
 """Takes the target at work, the share of the whole that is done, and a note."""
 
@@ -76,8 +80,9 @@ def chosen_engine(wanted: str) -> tuple[str, str]:
 
 
 def work_folder() -> tempfile.TemporaryDirectory[str]:
-    """Return a fresh folder, in memory where there is such a place: many targets write a lot and keep nothing."""
-    parent = MEMORY_FOLDER if os.access(MEMORY_FOLDER, os.W_OK) else None
+    """Return a fresh folder, in memory where there is room for it: many targets write a lot and keep nothing."""
+    has_room = os.access(MEMORY_FOLDER, os.W_OK) and shutil.disk_usage(MEMORY_FOLDER).free > MEMORY_BYTES
+    parent = MEMORY_FOLDER if has_room else None
     return tempfile.TemporaryDirectory(prefix="gridpact-fuzz-", dir=parent, ignore_cleanup_errors=True)
 
 
@@ -127,7 +132,7 @@ class _Crew:
     async def _finish(self, job: int, number: int, target: str, seconds: float | None, inputs: int | None) -> None:
         """Work on one target until the budget is used up, with further processes when one dies."""
         attempt = 0
-        while (seconds is None or seconds >= LEAST_S) and (inputs is None or inputs > 0):
+        while attempt < MAX_PROCESSES and (seconds is None or seconds >= LEAST_S) and (inputs is None or inputs > 0):
             folder = self.folder / f"{job}-{number}-{attempt}"
             folder.mkdir()
             shift = Shift(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from random import Random
 
@@ -35,7 +36,8 @@ class Engine:
         self.novelty = Novelty()
         self._trial = trial
         self._random = random
-        self._first = [data[:MAX_INPUT_BYTES] for data in dict.fromkeys((*trial.target.seeds(), *corpus))]
+        self._seeds = list(trial.target.seeds())
+        self._waiting = deque(data[:MAX_INPUT_BYTES] for data in dict.fromkeys((*self._seeds, *corpus)))
         self._good: list[bytes] = []
         self._other: list[bytes] = []
         self._mutator = Mutator(random, self._parent)
@@ -43,27 +45,25 @@ class Engine:
     @property
     def corpus(self) -> list[bytes]:
         """Inputs worth keeping: those that it began with, and those that did something new."""
-        return [*self._first, *self._good, *self._other]
+        return list(dict.fromkeys((*self._seeds, *self._good, *self._other)))
 
     def run(self, inputs: int | None, seconds: float | None, notice: Callable[[], None]) -> None:
-        """Feed first what there is, then changed inputs, until so many were fed or so much time is over.
+        """Feed what there is and changed inputs in turn, then changed ones alone, until so many were fed or so much time is over.
 
         Args:
             notice: called now and then.
         """
         trial, end_s = self._trial, None if seconds is None else time.monotonic() + seconds
-        waiting = iter(list(self._first))
         while inputs is None or trial.inputs < inputs:
             if trial.inputs % NOTICE_EVERY == 0:
                 notice()
                 if end_s is not None and time.monotonic() >= end_s:
                     return
-            data = next(waiting, None)
-            self._feed(self._next() if data is None else data, known=data is not None)
+            self._feed(self._waiting.popleft() if self._waiting and trial.inputs % 2 == 0 else self._next())
 
-    def _feed(self, data: bytes, *, known: bool) -> None:
+    def _feed(self, data: bytes) -> None:
         outcome = self._trial.feed(data)
-        if outcome is None or not self.novelty.is_new(outcome) or known:
+        if outcome is None or not self.novelty.is_new(outcome):
             return
         kept = self._good if outcome.startswith("accepted") else self._other
         if len(data) <= MAX_CORPUS_BYTES and len(self._good) + len(self._other) < MAX_CORPUS:
@@ -75,8 +75,8 @@ class Engine:
         return self._trial.target.change(self._parent(), self._mutator)
 
     def _parent(self) -> bytes:
-        """Return an input to start from: mostly one that was accepted, rather a late one."""
+        """Return an input to start from: mostly a seed or one that was accepted, rather a late one."""
         way = self._random.random()
-        kept = self._first if way < 0.5 or not (self._good or self._other) else self._good if way < 0.8 else self._other
-        kept = kept or self._first
+        kept = self._seeds if way < 0.5 else self._good if way < 0.85 else self._other
+        kept = kept or self._seeds
         return kept[-1 - int(self._random.random() ** 1.5 * len(kept))] if kept else b""

@@ -27,8 +27,8 @@ LITERALS = (
 )  # fmt: skip
 
 
-class Mutator:
-    """Changes inputs.
+class ByteMutator:
+    """Changes inputs as bytes, whatever they hold.
 
     Args:
         random: where all chance comes from.
@@ -46,13 +46,6 @@ class Mutator:
     def chance(self, share: float) -> bool:
         """Tell True in this share of cases."""
         return self.random.random() < share
-
-    def change(self, data: bytes) -> bytes:
-        """Return ``data`` changed: a value in it for another of its type, its values altogether, or its bytes."""
-        way = self.random.random()
-        return self.gentle(data) if way < 0.35 else self.value(data) if way < 0.7 else self.raw(data)
-
-    # ------------------------------------------------------------------------------------------------------- as bytes
 
     def raw(self, data: bytes) -> bytes:
         """Return ``data`` with some bytes changed, left out, doubled or taken from elsewhere."""
@@ -95,7 +88,14 @@ class Mutator:
     def _length(self) -> int:
         return 1 + int(self.random.random() ** 4 * 64)
 
-    # ------------------------------------------------------------------------------------------------------ as values
+
+class Mutator(ByteMutator):
+    """Changes inputs as the values that they encode, and as bytes."""
+
+    def change(self, data: bytes) -> bytes:
+        """Return ``data`` changed: a value in it for another of its type, its values altogether, or its bytes."""
+        way = self.random.random()
+        return self.gentle(data) if way < 0.35 else self.value(data) if way < 0.7 else self.raw(data)
 
     def value(self, data: bytes) -> bytes:
         """Return ``data`` with parts of its value changed; as bytes if it is no MessagePack."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
@@ -25,6 +26,7 @@ from node.http_api import HttpApi
 
 SERVER_S, CLIENT_S, MORE_S = 0.1, 1.5, 0.15
 """How long the server waits for a request, this client for an answer, and for more of it: some requests announce more than they bring."""
+GONE_S = 15.0
 MAX_TASKS = 200
 MAX_ANSWER = 4 * 1024 * 1024
 RENEW_AFTER = 20_000
@@ -74,11 +76,19 @@ class HttpTarget:
         Raises:
             LawBrokenError: event streams or tasks do.
         """
-        (answer,) = self._running.do(self._exchange(request("GET", "/v1/status", "Connection: close\r\n")))
-        websockets = msgspec.json.decode(answer.body)["websockets"]
-        tasks = self._running.tasks()
-        if websockets or tasks > MAX_TASKS:
-            raise LawBrokenError(f"{websockets} event streams and {tasks} tasks are left")
+        self._running.do(self._all_gone())
+
+    async def _all_gone(self) -> None:
+        """Wait until the server has noticed that its clients are gone."""
+        end_s = time.monotonic() + GONE_S
+        while True:
+            (answer,) = await self._exchange(request("GET", "/v1/status", "Connection: close\r\n"))
+            websockets, tasks = msgspec.json.decode(answer.body)["websockets"], self._running.tasks()
+            if not websockets and tasks < MAX_TASKS:
+                return
+            if time.monotonic() > end_s:
+                raise LawBrokenError(f"{websockets} event streams and {tasks} tasks are left")
+            await asyncio.sleep(0.01)
 
     def run(self, data: bytes) -> str:
         """Send the input, read all answers, judge them."""

@@ -39,7 +39,9 @@ from consensus.effects import (
 from consensus.errors import DecodeError
 from consensus.messages import (
     BatchMessage,
+    BlocksMessage,
     FetchBatch,
+    FetchBlocks,
     Message,
     NewViewBody,
     NewViewMessage,
@@ -65,6 +67,8 @@ MAX_TABLE = 1_024
 """Entries that a table of the replica may hold: far more than its water marks, stashes and fetches allow."""
 MAX_EFFECTS = 2_000
 _WAITS = 7
+ANYBODYS = (BlocksMessage, FetchBlocks)
+"""Messages that say the same to everybody."""
 
 
 class MessagesTarget:
@@ -85,7 +89,7 @@ class MessagesTarget:
                 self._replica.start(now_ms)
             else:
                 self._replica.step(event, now_ms)
-        said = [bytes((one.sender,)) + encode(one.message) for one in play.said if one.to == ME]
+        said = [bytes((one.sender,)) + encode(one.message) for one in play.said if one.to == ME or isinstance(one.message, ANYBODYS)]
         self._script = [bytes((one.sender,)) + encode(one.message) for one in play.said if one.to == ME and one.at_ms >= self._now_ms]
         self._played = -1
         known = [batch for made in play.chain.made if (batch := made.block.batch)]
@@ -93,7 +97,7 @@ class MessagesTarget:
         self._seeds = tuple(dict.fromkeys([*said, *(bytes((1,)) + encode(one) for one in asked)]))
 
     def seeds(self) -> Sequence[bytes]:
-        """Return everything that the replica heard in the rehearsal."""
+        """Return everything that the replica heard in the rehearsal, and what only others heard."""
         return self._seeds
 
     def close(self) -> None:

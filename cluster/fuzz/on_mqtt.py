@@ -46,7 +46,7 @@ _decode_publication = Decoder(Publication, "publication")
 
 
 class Broker:
-    """As much of a broker as the feed needs: it accepts the connection and the subscription, and counts what is acknowledged.
+    """As much of a broker as the feed needs: it accepts connection, subscription and receipts, and counts what is acknowledged.
 
     Attributes:
         port: where it listens.
@@ -100,6 +100,9 @@ class Broker:
                     self.subscribed.set()
                 elif kind == PINGREQ:
                     writer.write(b"\xd0\x00")
+                elif kind == PUBLISH:
+                    start = 2 + int.from_bytes(body[:2], "big")
+                    writer.write(b"\x40\x02" + body[start : start + 2])
                 elif kind == PUBACK:
                     self.acknowledged.add(int.from_bytes(body[:2], "big"))
         except (asyncio.IncompleteReadError, ConnectionError):

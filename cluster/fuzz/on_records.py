@@ -82,8 +82,8 @@ class RecordsTarget(Stateless):
             value = mutator.gentle(value)
         else:
             value = mutator.change(value)
-        if mutator.chance(0.05):
-            key = mutator.raw(key)
+        if mutator.chance(0.08):
+            key = key[:2] + mutator.raw(key[2:])
         return encode((number, key, value))
 
     def run(self, data: bytes) -> str:
@@ -101,7 +101,7 @@ class RecordsTarget(Stateless):
             return outcome
         found = self._audit(number, entries)
         if changed and not found:
-            raise LawBrokenError(f"the audit does not notice that {change.key[:2]!r} was changed; reading it: {outcome}")
+            raise LawBrokenError(f"the audit does not notice a changed {FOLDERS[number]} {chr(change.key[0])}; reading it: {outcome}")
         return f"{outcome}; the audit finds {found[:60] or 'nothing'}"
 
     def _read_votes(self, entries: dict[bytes, bytes]) -> str:

@@ -50,7 +50,7 @@ from consensus.effects import (
     Waiting,
 )
 from consensus.errors import InvariantViolation
-from consensus.messages import BlocksMessage, Message
+from consensus.messages import BlocksMessage, Kind, Message, VoteMessage
 from consensus.quorum import quorums
 from consensus.replica import Replica
 from consensus.state import ReplicaConfig
@@ -64,7 +64,9 @@ TICK_MS = 20
 DELAY_MS = 2
 IN_VIEW_0 = 14
 """Blocks before the primary falls silent."""
-IN_VIEW_1 = 6
+PREPARED = 2
+"""Blocks that are prepared when it does, and no more."""
+IN_VIEW_1 = 4
 MISSED = range(8, 11)
 """Heights of which the last replica hears nothing when they are ordered."""
 
@@ -182,6 +184,7 @@ class Rehearsal:
         self._mail: list[tuple[int, int, Said]] = []
         self._silent: frozenset[int] = frozenset()
         self._deaf: frozenset[int] = frozenset()
+        self._lost: frozenset[tuple[int, int]] = frozenset()
         self._play()
 
     # -------------------------------------------------------------------------------------------------------- the play
@@ -196,18 +199,28 @@ class Rehearsal:
             self._run(lambda height=height: self._stands(height))  # type: ignore[misc]
             self.marks[height] = tuple(len(host.heard) for host in self.hosts)
         self._run(lambda: all(host.height >= IN_VIEW_0 for host in self.hosts))
-        self._silent = frozenset((0,))
-        for host in self.hosts[1:]:
-            self._step(host, Waiting(self._now_ms))
-        self._run(lambda: all(host.replica.view == 1 and host.replica.can_propose == (host.index == 1) for host in self.hosts[1:]))
-        for host in self.hosts[1:]:
-            self._step(host, Waiting(None))
-        for height in range(IN_VIEW_0 + 1, IN_VIEW_0 + IN_VIEW_1 + 1):
+        self._change_view([next(blocks) for _ in range(PREPARED)])
+        for height in range(IN_VIEW_0 + PREPARED + 1, IN_VIEW_0 + PREPARED + IN_VIEW_1 + 1):
             self._order(1, 1, next(blocks))
             self._run(lambda height=height: self._stands(height))  # type: ignore[misc]
             self.marks[height] = tuple(len(host.heard) for host in self.hosts)
         self._silent = frozenset()
         self._run(lambda: all(host.height == len(self.chain.made) for host in self.hosts))
+
+    def _change_view(self, prepared: list[tuple[int, list[bytes]]]) -> None:
+        """Let batches be prepared, but lose all commits and then the primary; the next one proposes them again."""
+        self._lost = frozenset(((Kind.COMMIT, 0),))
+        for block in prepared:
+            self._order(0, 0, block)
+        self._run(lambda: all(len(host.replica.status(self._now_ms).in_flight) >= PREPARED for host in self.hosts))
+        settled_ms = self._now_ms + 5 * TICK_MS
+        self._run(lambda: self._now_ms > settled_ms)
+        self._silent = frozenset((0,))
+        for host in self.hosts[1:]:
+            self._step(host, Waiting(self._now_ms))
+        self._run(lambda: all(host.replica.view == 1 and host.height == IN_VIEW_0 + PREPARED for host in self.hosts[1:]))
+        for host in self.hosts[1:]:
+            self._step(host, Waiting(None))
 
     def _stands(self, height: int) -> bool:
         away = self._silent | self._deaf
@@ -289,6 +302,8 @@ class Rehearsal:
 
     def _send(self, host: Host, peer: int, message: Message) -> None:
         if host.index in self._silent | self._deaf:
+            return
+        if isinstance(message, VoteMessage) and (message.vote.kind, message.vote.view) in self._lost:
             return
         said = Said(self._now_ms, host.index, peer, message)
         self.said.append(said)

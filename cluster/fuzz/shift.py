@@ -11,7 +11,7 @@ from random import Random
 import msgspec
 
 from cluster.fuzz import atheris_engine
-from cluster.fuzz.crashes import Crash, write_crash
+from cluster.fuzz.crashes import SMALLER_S, Crash, write_crash
 from cluster.fuzz.engine import Engine
 from cluster.fuzz.law import Failure
 from cluster.fuzz.memory import Growth
@@ -35,7 +35,7 @@ class Shift(msgspec.Struct, frozen=True):
         work: empty folder for the files of this shift; the journal is in it.
         corpus: folder with inputs to begin with, where new ones are kept; empty: none.
         crashes: folder for crash files.
-        limit_s: processor time that one input may take.
+        limit_s: processor time that one input may take; smaller_s: time to look for fewer and shorter inputs with the same failure.
     """
 
     target: str
@@ -47,6 +47,7 @@ class Shift(msgspec.Struct, frozen=True):
     corpus: str
     crashes: str
     limit_s: float = LIMIT_S
+    smaller_s: float = SMALLER_S
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -92,8 +93,9 @@ class _Worker:
         self._tell = tell
         self._found: list[Found] = []
         self._growth = Growth()
+        self._failures = 0
         work = Path(shift.work)
-        self._trial = Trial(shift.target, make, work, self._keep, shift.limit_s)
+        self._trial = Trial(shift.target, make, work, self._keep, shift.limit_s, shift.smaller_s)
         self._corpus_folder = Path(shift.corpus) / shift.target if shift.corpus else None
         random, corpus = Random(shift.seed), _read_corpus(self._corpus_folder)  # noqa: S311  no secret
         self._engine: Engine | atheris_engine.AtherisEngine
@@ -118,6 +120,8 @@ class _Worker:
 
     def _notice(self) -> None:
         now_s = time.monotonic()
+        if self._trial.failures != self._failures:
+            self._failures, self._growth = self._trial.failures, Growth()  # a new target, and what a failure holds: begin anew
         self._growth.sample()
         if now_s - self._told_s >= TELL_S:
             self._told_s = now_s

@@ -35,6 +35,8 @@ TABLE: Mapping[str, Entry] = {
     "files": Entry("cluster.fuzz.on_records:FilesTarget", "bytes in LevelDB's files"),
     "genesis": Entry("cluster.fuzz.on_config:GenesisTarget", "genesis files"),
     "config": Entry("cluster.fuzz.on_config:ConfigTarget", "node.toml"),
+    "cases": Entry("cluster.fuzz.on_inputs:CasesTarget", "cases for gridpact auction and settle"),
+    "data": Entry("cluster.fuzz.on_inputs:DataTarget", "household data in CSV"),
     "http": Entry("cluster.fuzz.on_http:HttpTarget", "requests and WebSocket frames to the API, over a socket"),
     "mqtt": Entry("cluster.fuzz.on_mqtt:MqttTarget", "topics and payloads from a broker into the meter feed"),
 }

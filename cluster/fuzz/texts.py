@@ -35,21 +35,23 @@ def change_json(data: bytes, mutator: Mutator) -> bytes:
         holder = [json.loads(data)]
     except (ValueError, RecursionError):
         return mutator.raw(data)
+    stay = 0.0 if mutator.chance(0.6) else _STAY
     for _ in range(mutator.pick((1, 1, 1, 2, 4))):
-        _change_somewhere(holder, mutator)
+        _change_somewhere(holder, mutator, stay)
     try:
         return _json(holder[0]).encode("utf-8", "surrogatepass")
     except RecursionError:
         return mutator.raw(data)
 
 
-def _change_somewhere(holder: list[Any], mutator: Mutator) -> None:
+def _change_somewhere(holder: list[Any], mutator: Mutator, stay: float) -> None:
+    """Walk down at random and change what is there; ``stay`` is how likely the walk stops at each step (0: at a leaf only)."""
     items: Any = holder
     place: Any = 0
-    while mutator.random.random() > _STAY and isinstance(items[place], list | dict) and items[place]:
+    while mutator.random.random() >= stay and isinstance(items[place], list | dict) and items[place]:
         items = items[place]
         place = mutator.pick(list(items)) if isinstance(items, dict) else mutator.pick(range(len(items)))
-    if isinstance(items, dict) and mutator.chance(0.15):
+    if stay and isinstance(items, dict) and mutator.chance(0.15):
         _change_key(items, place, mutator)
     else:
         items[place] = _changed(items[place], mutator)
@@ -65,10 +67,10 @@ def _change_key(items: dict[str, Any], key: str, mutator: Mutator) -> None:
 
 
 def _changed(value: Any, mutator: Mutator) -> Any:  # noqa: ANN401 (any JSON value)
-    if isinstance(value, bool) or mutator.chance(0.1):
+    if isinstance(value, bool) or mutator.chance(0.05):
         return _strange(mutator)
     if isinstance(value, int):
-        return mutator.number(value)
+        return value + mutator.pick((-1, 1, 10, 1000)) if mutator.chance(0.5) else mutator.number(value)
     if isinstance(value, str):
         return mutator.text(value)
     if isinstance(value, list) and value:

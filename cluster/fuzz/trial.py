@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cluster.fuzz.crashes import Crash, smaller
+from cluster.fuzz.crashes import SMALLER_S, Crash, smaller
 from cluster.fuzz.journal import Journal
 from cluster.fuzz.law import Failure, Watch, outcome_class
 from cluster.fuzz.target import MakeTarget, Target
@@ -24,8 +24,9 @@ class Trial:
         name: of the target.
         make: makes it.
         folder: for its files; each new target gets an empty folder in it.
+        found: told of every new crash.
         limit_s: processor time that one input may take.
-        found: told of every new crash, with inputs made as small as they become soon.
+        smaller_s: time to look for fewer and shorter inputs with the same failure.
 
     Attributes:
         target: the present one.
@@ -34,7 +35,15 @@ class Trial:
         marks: the different failures.
     """
 
-    def __init__(self, name: str, make: MakeTarget, folder: Path, found: Callable[[Crash], None], limit_s: float = LIMIT_S) -> None:
+    def __init__(
+        self,
+        name: str,
+        make: MakeTarget,
+        folder: Path,
+        found: Callable[[Crash], None],
+        limit_s: float = LIMIT_S,
+        smaller_s: float = SMALLER_S,
+    ) -> None:
         self.name = name
         self.inputs = 0
         self.failures = 0
@@ -42,6 +51,7 @@ class Trial:
         self._make = make
         self._folder = folder
         self._found = found
+        self._smaller_s = smaller_s
         self._watch = Watch(limit_s)
         self._numbers = itertools.count()
         self._age = 0
@@ -104,32 +114,38 @@ class Trial:
         """Note a failure; go on with a new target."""
         self.failures += 1
         inputs = tuple(self.journal.inputs())
-        if not closed:
+        stateful = self.target.stateful
+        if stateful and not closed:
             with self._watch:
                 self.target.close()
         if failure.mark not in self.marks and len(self.marks) < MAX_CRASHES:
             self.marks.add(failure.mark)
-            self._found(Crash(self.name, failure, smaller(inputs, lambda tried: self._fails_alike(tried, failure))))
-        self.target = self._new_target()
+            fewer = smaller(inputs, lambda tried: self._fails_alike(tried, failure), self._smaller_s)
+            self._found(Crash(self.name, failure, fewer))
+        if stateful or closed:
+            self.target = self._new_target()
         self._age = 0
         self.journal.clear()
 
     def _fails_alike(self, inputs: Sequence[bytes], failure: Failure) -> bool:
-        again = self.replay(inputs)
+        again = self.replay(inputs) if self.target.stateful else self._outcome(self.target, inputs)
         return again is not None and again.mark == failure.mark
 
     def replay(self, inputs: Sequence[bytes]) -> Failure | None:
         """Feed inputs to a new target; return how the first one fails, if one does."""
         target = self._new_target()
         try:
-            for data in inputs:
-                with self._watch as watch:
-                    target.run(data)
-                if watch.failure is not None:
-                    return watch.failure
-            with self._watch as watch:
-                target.check()
-            return watch.failure
+            return self._outcome(target, inputs)
         finally:
             with self._watch:
                 target.close()
+
+    def _outcome(self, target: Target, inputs: Sequence[bytes]) -> Failure | None:
+        for data in inputs:
+            with self._watch as watch:
+                target.run(data)
+            if watch.failure is not None:
+                return watch.failure
+        with self._watch as watch:
+            target.check()
+        return watch.failure

@@ -19,7 +19,16 @@ START_MS = 1_470_553_200_000
 QUARTER_MS = 900_000
 SETTING = Setting("USD", frozenset({"home-a", "home-b"}), QUARTER_MS, "http://127.0.0.1:1", ("Ctrl-C stops",), "counters are interpolated")
 NODE = NodeState(
-    "node-1", "http://127.0.0.1:1", "healthy", height=7, view=2, primary="node-3", peers=3, head_hash="ab" * 32, state_root="cd" * 32
+    "node-1",
+    "http://127.0.0.1:1",
+    "healthy",
+    height=7,
+    view=2,
+    primary="node-3",
+    peers=3,
+    others=4,
+    head_hash="ab" * 32,
+    state_root="cd" * 32,
 )
 
 
@@ -69,7 +78,8 @@ def drawn(snapshot, width=140, height=60):
 def test_the_display_shows_nodes_meters_market_and_bills():
     counts = MeterCounts(2, 2, 40, 38, 0, 2)
     down = NodeState("node-2", "http://127.0.0.1:2", "no quorum", "1 other nodes connected, 2 needed")
-    shown = drawn(Snapshot(START_MS - 120_000, 60.0, (NODE, down), counts, TOTALS, market(), market(), market(), BILLS))
+    follower = NodeState("node-3", "http://127.0.0.1:3", "healthy", "has no vote in epoch 2", voting=False)
+    shown = drawn(Snapshot(START_MS - 120_000, 60.0, (NODE, down, follower), counts, TOTALS, market(), market(), market(), BILLS))
     for text in (
         "2016-08-07 06:58:00",
         "60 times real time",
@@ -77,6 +87,8 @@ def test_the_display_shows_nodes_meters_market_and_bills():
         "counters are interpolated",
         "abababababab",
         "no quorum: 1 other nodes connected, 2 needed",
+        "healthy: has no vote in epoch 2",
+        "3/4",
         "meters 2 of 2 connected",
         "40 published, 38 proven",
         "07 Aug 07:00-07:15   9 orders   gate closes in 1 s",

@@ -179,6 +179,20 @@ def test_a_pre_prepare_above_the_announced_end_is_not_answered() -> None:
     assert [(vote.kind, vote.sequence) for vote in lone.votes()] == [(Kind.PREPARE, END)]
 
 
+def test_a_view_change_that_hangs_at_the_boundary_is_over_in_the_next_epoch() -> None:
+    """It has lost patience one block before the end, and then hears that the others got there without it."""
+    lone, chain = at(END - 1)
+    lone.host.submit(b"in vain")
+    for _ in range(20):
+        for peer in range(3):
+            lone.hear(peer, chain.status(peer))
+        lone.wait(200)
+    assert (lone.status.epoch, lone.status.view, lone.status.changing) == (0, 1, True)
+    lone.take(chain_to(END))
+    assert (lone.status.epoch, lone.status.view, lone.status.changing) == (1, 0, False)
+    assert {vote.epoch for vote in lone.votes() if vote.kind == Kind.VIEW_CHANGE} == {0}
+
+
 def test_before_it_is_announced_nobody_is_asked_to_vote_beyond_where_the_end_could_be() -> None:
     """Block 1 is not executed yet. If it announces a set, the end is at least a window above it; so that far votes do no harm."""
     lone = Lone(index=3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import pytest
 
@@ -124,7 +123,8 @@ def test_an_idle_chain_gets_to_the_boundary_even_if_everybody_restarts() -> None
     cluster = VirtualCluster(4, seed=3, extra=1)
     cluster.start()
     cluster.submit(set_batch(seat(cluster.hosts[4])))
-    assert cluster.run(5_000, lambda: all(host.disk.height >= 3 for host in cluster.hosts))
+    assert cluster.run(5_000, lambda: all(host.disk.height >= 3 for host in cluster.hosts[:4]))
+    assert max(host.disk.height for host in cluster.hosts) < WINDOW
     for host in cluster.hosts:
         host.crash()
         host.pending.clear()
@@ -142,28 +142,6 @@ def test_a_primary_that_makes_no_empty_blocks_towards_the_boundary_is_replaced(n
     assert cluster.run(20_000, in_epoch(cluster, 1))
     views = {vote_view for (_, kind, epoch, vote_view, _) in cluster.witness.sent if (kind, epoch) == (Kind.NEW_VIEW, 0)}
     assert views == {1}
-
-
-def test_a_view_change_that_hangs_at_the_boundary_is_over_in_the_next_epoch() -> None:
-    """Three have the certificate of the last block; the fourth has asked for view 1 meanwhile, and hears of it as a block."""
-    cluster = VirtualCluster(4, seed=5, extra=1)
-    cluster.start()
-    cluster.run(1_000)
-    cluster.submit(set_batch(seat(cluster.hosts[4])))
-    assert cluster.run(5_000, lambda: all(host.disk.height >= WINDOW for host in cluster.hosts[:4]))
-    late = cluster.hosts[3]
-    late.replica._config = replace(late.replica._config, view_timeout_ms=300)  # it gives up before it notices that it is cut off
-    cluster.cut = {(other, 3) for other in range(5)}
-    late.submit(b"in vain")
-    assert cluster.run(5_000, lambda: late.replica.status(0).changing)
-    assert cluster.run(5_000, in_epoch(cluster, 1, [cluster.hosts[index] for index in (0, 1, 2, 4)]))
-    cluster.cut = set()
-    late.pending.clear()
-    assert cluster.run(5_000, in_epoch(cluster, 1))
-    assert (late.replica.status(0).view, late.replica.status(0).changing) == (0, False)
-    cluster.submit(b"after")
-    assert cluster.run(5_000, lambda: cluster.everybody_has([b"after"]))
-    assert {host.replica.status(0).view for host in cluster.hosts} == {0}
 
 
 @pytest.mark.parametrize("seed", range(3))

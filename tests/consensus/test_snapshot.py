@@ -65,7 +65,7 @@ def altered(manifest: SnapshotManifest, index: int, **fields: object) -> Snapsho
 def test_every_chunk_checks_alone_and_the_table_folds_to_the_root(state: State, depth: int) -> None:
     manifest, chunks = snapshot(state, depth)
     assert fold(manifest.chunks) == naive_root(state) == StateTree.of(state.items()).root
-    assert verify_snapshot(VALIDATORS, manifest) == header_of(state)
+    assert verify_snapshot((VALIDATORS,), manifest) == (header_of(state), (VALIDATORS,))
     assert len(chunks) == 2**depth
     for index, entries in enumerate(chunks):
         bits = "".join(f"{byte:08b}" for byte in sha256(entries[0][0]).digest())[:depth] if entries else ""
@@ -200,16 +200,16 @@ def test_a_manifest_of_another_chain_or_without_a_quorum_is_refused() -> None:
     other = ValidatorSet(Domain("other", "main", 0), 0, NAMES, VALIDATORS.public_keys, LOGS)
     strange = ValidatorSet(VALIDATORS.domain, 0, NAMES, VALIDATORS.public_keys[::-1], LOGS)
     with pytest.raises(InputError, match=r"snapshot: header: is of chain test"):
-        verify_snapshot(other, manifest)
+        verify_snapshot((other,), manifest)
     with pytest.raises(InputError, match=r"snapshot: certificate: is not signed by a quorum"):
-        verify_snapshot(strange, manifest)
+        verify_snapshot((strange,), manifest)
     with pytest.raises(InputError, match=r"snapshot: certificate: is for another header"):
         moved = encode(header_of({b"a": b"2"}))
-        verify_snapshot(VALIDATORS, SnapshotManifest(moved, manifest.certificate, 0, manifest.chunks, ()))
+        verify_snapshot((VALIDATORS,), SnapshotManifest(moved, manifest.certificate, 0, manifest.chunks, ()))
     with pytest.raises(InputError, match=r"snapshot: header"):
-        verify_snapshot(VALIDATORS, SnapshotManifest(b"garbage", manifest.certificate, 0, manifest.chunks, ()))
+        verify_snapshot((VALIDATORS,), SnapshotManifest(b"garbage", manifest.certificate, 0, manifest.chunks, ()))
     with pytest.raises(InputError, match=r"snapshot: chunks: the table does not fold"):
-        verify_snapshot(VALIDATORS, altered(manifest, 0, count=0, hash=bytes(32), leaf=b""))
+        verify_snapshot((VALIDATORS,), altered(manifest, 0, count=0, hash=bytes(32), leaf=b""))
 
 
 def test_a_snapshot_of_a_later_epoch_proves_its_validators() -> None:
@@ -230,7 +230,7 @@ def test_a_snapshot_of_a_later_epoch_proves_its_validators() -> None:
     def manifest(certificate: Certificate, *epochs: bytes) -> SnapshotManifest:
         return make_snapshot(header, certificate, state.items(), epochs)[0]
 
-    assert verify_snapshot(VALIDATORS, manifest(good, change)) == header
+    assert verify_snapshot((VALIDATORS,), manifest(good, change)) == (header, (VALIDATORS, following))
     by_the_old = certified(header, SIGNERS, VALIDATORS)
     forged = encode(EpochChange(encode(last), certified(last, others, following), following))
     for certificate, epochs in (
@@ -241,7 +241,7 @@ def test_a_snapshot_of_a_later_epoch_proves_its_validators() -> None:
         (good, (change, change[:-1])),
     ):
         with pytest.raises(InputError, match="snapshot: "):
-            verify_snapshot(VALIDATORS, manifest(certificate, *epochs))
+            verify_snapshot((VALIDATORS,), manifest(certificate, *epochs))
 
 
 def moved(header: Header, **fields: object) -> Header:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from consensus.block import batch_digest
@@ -13,6 +15,7 @@ from consensus.messages import (
     FetchChunk,
     FetchSnapshot,
     Kind,
+    Message,
     PrePrepareMessage,
     ValidatorSet,
     VoteMessage,
@@ -20,6 +23,7 @@ from consensus.messages import (
 from consensus.validators import set_at
 from tests.consensus.plain_ledger import WINDOW, Seat, set_batch, signer
 from tests.consensus.scenes import Chain, Lone, honest
+from tests.consensus.test_view_change import new_view, view_change
 from tests.consensus.virtual_cluster import VirtualCluster, name
 
 GAP = 10
@@ -95,8 +99,7 @@ def test_one_peer_is_enough() -> None:
     assert [message.index for _, message in lone.say(FetchChunk)] == list(range(CHUNKS))
 
 
-def test_nothing_is_executed_meanwhile_and_nothing_shows_before_the_last_chunk() -> None:
-    """Neither blocks that were fetched before nor a batch that is decided now."""
+def test_blocks_go_on_meanwhile_and_nothing_of_the_snapshot_shows_before_the_last_chunk() -> None:
     lone = Lone(VOTER, gap=GAP)
     serve = honest(CHAIN)
     lone.answer = lambda to, message: () if isinstance(message, FetchChunk | FetchBlocks) else serve(to, message)
@@ -108,19 +111,19 @@ def test_nothing_is_executed_meanwhile_and_nothing_shows_before_the_last_chunk()
     lone.hear(0, *(VoteMessage(CHAIN.vote(Kind.PREPARE, 0, 1, batch_digest(first), sender)) for sender in (1, 2)))
     lone.hear(0, *(VoteMessage(CHAIN.vote(Kind.COMMIT, 0, 1, batch_digest(first), sender)) for sender in (0, 1, 2)))
     lone.wait(1_000)
-    assert (lone.host.disk.height, lone.status.executed) == (0, 0)
+    assert 0 < lone.host.disk.height == lone.status.executed <= 20
     assert lone.status.snapshot == (AT, 0, CHUNKS)
     chunks = {message.index: to for to, message in lone.say(FetchChunk)}
     lone.answer = honest(CHAIN)
     for index, to in chunks.items():
-        assert (lone.host.disk.height, lone.status.executed) == (0, 0)
+        assert lone.host.disk.base == 0
         lone.hear(to, *serve(to, FetchChunk(AT, index)))
     assert lone.wait(5_000, lambda: is_level(lone))
     assert lone.host.disk.base == AT
 
 
-def test_a_batch_decided_before_the_snapshot_was_given_up_is_executed_after_it() -> None:
-    """Every holder falls silent and nobody serves blocks: what was ordered meanwhile must not be forgotten."""
+def test_a_batch_that_is_decided_while_a_snapshot_is_fetched_is_executed() -> None:
+    """Every holder falls silent and nobody serves blocks: what is ordered meanwhile must not wait for them."""
     lone, chain = Lone(VOTER, gap=GAP), Chain()
     serve = honest(CHAIN)
     lone.answer = lambda to, message: serve(to, message) if isinstance(message, FetchSnapshot) and len(lone.say(FetchChunk)) == 0 else ()
@@ -130,9 +133,8 @@ def test_a_batch_decided_before_the_snapshot_was_given_up_is_executed_after_it()
     lone.hear(0, PrePrepareMessage(chain.vote(Kind.PRE_PREPARE, 0, 1, batch_digest(first), 0), first))
     lone.hear(0, *(VoteMessage(chain.vote(Kind.PREPARE, 0, 1, batch_digest(first), sender)) for sender in (1, 2)))
     lone.hear(0, *(VoteMessage(chain.vote(Kind.COMMIT, 0, 1, batch_digest(first), sender)) for sender in (0, 1, 2)))
-    assert lone.host.disk.height == 0
-    assert lone.wait(30_000, lambda: lone.status.snapshot is None)
     assert lone.wait(1_000, lambda: lone.host.disk.ledger.has(first))
+    assert lone.wait(60_000, lambda: lone.status.snapshot is None)
 
 
 def test_a_snapshot_below_the_own_height_is_ignored() -> None:
@@ -213,7 +215,13 @@ def test_a_holder_that_has_a_newer_snapshot_by_now_is_asked_for_that() -> None:
     """After its restart it serves no chunk of the old one any more, and nobody else does."""
     lone, newer = Lone(FOLLOWER, gap=GAP), long_chain(2 * AT + 5)
     old, new = honest(CHAIN), honest(newer)
-    lone.answer = lambda to, message: old(to, message) if not lone.say(FetchChunk) else new(to, message)
+
+    def answer(to: int, message: Message) -> Sequence[Message]:
+        if isinstance(message, FetchBlocks) and message.first <= 2 * AT:
+            return ()
+        return old(to, message) if not lone.say(FetchChunk) else new(to, message)
+
+    lone.answer = answer
     tell(lone)
     for _ in range(60):
         tell(lone, newer)
@@ -264,6 +272,20 @@ def test_a_snapshot_at_a_boundary_opens_the_epoch_that_begins_there(head: int) -
 
 def chain_set(chain: Chain) -> ValidatorSet:
     return set_at(chain.epochs, chain.height + 1)
+
+
+def test_a_snapshot_of_the_same_epoch_leaves_the_view_as_it_is() -> None:
+    """What it promised in view 1 still binds: back in view 0 it would vote below it."""
+    lone, chain = Lone(VOTER, gap=GAP), Chain(snapshot_every=AT)
+    chain.extend_to(HEAD)
+    lone.hear(1, new_view(1, [view_change(sender, 1) for sender in (0, 1, 2)], []))
+    assert (lone.status.view, lone.status.changing) == (1, False)
+    lone.answer = honest(chain)
+    lone.hear(0, chain.status(0))
+    assert lone.wait(5_000, lambda: is_level(lone))
+    assert lone.host.disk.base == AT
+    assert (lone.status.view, lone.status.changing, lone.status.seat) == (1, False, VOTER)
+    assert not lone.votes()
 
 
 # ------------------------------------------------------------------------------------------------------------ whole clusters

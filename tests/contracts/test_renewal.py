@@ -49,6 +49,14 @@ def test_a_log_stays_with_its_seat_when_the_key_changes_and_goes_with_the_member
     assert world.application.epochs()[-1].logs == (b"",) * 5
 
 
+def test_a_fresh_folder_gets_the_seat_of_a_validator_that_was_renewed_before(world: World) -> None:
+    """Its log has the empty id, like those that genesis names."""
+    assert renew(world, "node2", b"").code == "NOTHING_CHANGES"
+    assert renew(world, "node2", b"log").code == "OK"
+    assert renew(world, "node2", b"").code == "OK"
+    assert world.application.epochs()[-1].logs == (b"",) * 5
+
+
 def test_votes_outlive_a_renewal_whichever_set_they_name(world: World) -> None:
     first = world.vote("node0", "add", "x")
     assert renew(world, "node4", b"log").code == "OK"

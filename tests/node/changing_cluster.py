@@ -1,4 +1,4 @@
-"""Real nodes in this process whose disks are lost, whose validators change, and that others follow. Small windows, so that epochs are short."""
+"""Real nodes in this process: disks are lost, validators change, others follow. Small windows, so that epochs are short."""
 
 from __future__ import annotations
 

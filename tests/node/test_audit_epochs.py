@@ -15,7 +15,7 @@ from contracts.genesis import Genesis
 from node.audit import AuditReport, audit
 from node.block_store import ChannelStore
 from node.genesis_block import start_store
-from node.key_value import Database
+from node.key_value import Database, open_database
 from node.snapshot_file import SnapshotFile, adopt_snapshot_file, write_snapshot_file
 from node.snapshots import SNAPSHOTS_FOLDER, SnapshotShelf, stored_snapshots
 from node.store_layout import EPOCH_PREFIX
@@ -118,7 +118,7 @@ def test_a_header_that_names_other_validators_is_found(chain: Path, genesis: Gen
 
 
 def test_votes_and_evidence_of_several_epochs(chain: Path, genesis: Genesis) -> None:
-    votes = VoteLog.open(chain / "votes")
+    votes = VoteLog(open_database(chain / "votes"))
     assert {record.epoch for record in votes.records()} == {0, 1}
     ((first, second),) = votes.evidence()
     assert first.epoch == second.epoch == 1
@@ -155,15 +155,36 @@ def test_a_snapshot_carries_the_proofs_with_it(chain: Path, tmp_path: Path, gene
     store.close()
     good, bare = SnapshotFile(tmp_path / "good.snapshot"), SnapshotFile(tmp_path / "bare.snapshot")
     with pytest.raises(InputError, match="snapshot: certificate"):
-        verify_snapshot(genesis.validator_set, bare.manifest)
+        verify_snapshot((genesis.validator_set,), bare.manifest)
     (tmp_path / "other").mkdir()
     shutil.copytree(chain / "votes", tmp_path / "other" / "votes")
     store = ChannelStore.open(tmp_path / "other" / "blocks")
     start_store(genesis, store)
-    adopt_snapshot_file(store, good, verify_snapshot(genesis.validator_set, good.manifest), lambda done, total: None)
+    adopt_snapshot_file(store, good, verify_snapshot((genesis.validator_set,), good.manifest)[0], lambda done, total: None)
     assert store.epoch_changes() == proofs
     store.close()
     assert audit(tmp_path / "other", genesis).faults == ()
     shutil.copytree(tmp_path / "good", tmp_path / "other" / SNAPSHOTS_FOLDER)
     report = audit(tmp_path / "other", genesis)
     assert (report.faults, report.replayed_from) == ((), HEIGHTS)
+
+
+def test_votes_of_an_epoch_that_names_another_log_are_found(chain: Path, genesis: Genesis) -> None:
+    """Whoever votes with a log that is not the one of its seat may have signed something else before, and forgot it."""
+    edit(chain / "votes", lambda database: database.write([(b"m/id", b"another log now.")], sync=True))
+    report = audit(chain, genesis)
+    assert what(report) == {"vote log"}
+    assert all("belongs to another vote log" in fault.detail for fault in report.faults)
+    assert len(report.faults) == HEIGHTS
+
+
+def test_votes_dropped_above_the_last_certificate_are_found(chain: Path, genesis: Genesis) -> None:
+    votes = VoteLog.open(chain / "votes")
+    votes.truncate(HEIGHTS, 1, 0)
+    votes.close()
+    assert audit(chain, genesis).faults == ()
+    key = b"c/" + HEIGHTS.to_bytes(8, "big")
+    edit(chain / "blocks", lambda database: database.write([(key, None)], sync=True))
+    assert shown(audit(chain, genesis)) == {(HEIGHTS, "head")}
+    edit(chain / "votes", lambda database: database.write([(b"m/cut", b"short")], sync=True))
+    assert what(audit(chain, genesis)) == {"vote log"}

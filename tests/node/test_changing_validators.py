@@ -7,9 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
+from consensus.errors import InputError
 from consensus.transaction import decode_transaction
 from node.audit import audit
 from node.client import GridPactClient
+from node.config import read_config
+from node.service import run_node
 from tests.node.changing_cluster import ChangingCluster, Statuses, of
 
 START_MICRO = 1_000_000_000
@@ -106,6 +111,28 @@ async def test_a_key_is_rotated_without_a_pause_and_the_old_one_is_of_no_use_the
         cluster.start(2)
         await cluster.pay(client, 5, 2)
         await cluster.level(3)
+    for index in (0, 2):
+        report = audit(cluster.channel_folder(index), cluster.genesis)
+        assert report.ok, report.faults
+
+
+async def test_a_node_without_a_key_may_follow_unless_it_is_a_validator(tmp_path: Path) -> None:
+    async with ChangingCluster(tmp_path / "home") as cluster, cluster.client(1, 2) as client:
+        fifth, key = cluster.make_node()
+        cluster.start(fifth)
+        await cluster.vote("add", fifth, key)
+        await cluster.vote("remove", 0)
+        await cluster.level(5)
+        for index in (0, fifth):
+            await cluster.stop(index)
+            config = cluster.folder(index) / "node.toml"
+            config.write_text(config.read_text().replace('validator_key = "validator.key"\n', ""))
+        with pytest.raises(InputError, match=r"validator_key: is missing, and node-4 is a validator"):
+            await run_node(read_config(cluster.folder(fifth)), asyncio.Event())
+        cluster.start(0)
+        await cluster.pay(client, 1, 2)
+        await cluster.level(4)
+        assert not (await cluster.status(0))["voting"]
 
 
 async def test_a_validator_whose_new_key_is_not_there_yet_follows_until_it_is(tmp_path: Path) -> None:

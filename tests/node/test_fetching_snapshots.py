@@ -26,7 +26,9 @@ def shelved(cluster: ChangingCluster, *indices: int) -> Callable[[Statuses], boo
     """Whether these nodes forgot blocks, and show the same newest snapshot."""
 
     def holds(statuses: Statuses) -> bool:
-        newest = {max((one.height for one in stored_snapshots(cluster.channel_folder(index) / SNAPSHOTS_FOLDER)), default=0) for index in indices}
+        newest = {
+            max((one.height for one in stored_snapshots(cluster.channel_folder(index) / SNAPSHOTS_FOLDER)), default=0) for index in indices
+        }
         return len(newest) == 1 and all(of(statuses, index).get("first_height", 1) > 1 for index in indices)
 
     return holds
@@ -47,9 +49,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     return found
 
 
-async def test_a_wiped_validator_takes_a_snapshot_from_several_peers_and_votes_again(
-    tmp_path: Path, served: list[tuple[str, int]]
-) -> None:
+async def test_a_wiped_validator_takes_a_snapshot_from_several_peers_and_votes_again(tmp_path: Path, served: list[tuple[str, int]]) -> None:
     async with forgetful(tmp_path / "home") as cluster, cluster.client(0, 1) as client:
         await cluster.pay(client, 1, BLOCKS)
         await cluster.until(shelved(cluster, 0, 1, 2, 3))

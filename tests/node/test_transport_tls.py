@@ -162,7 +162,7 @@ def test_each_trouble_is_told_once_and_always_counted() -> None:
     with capture_logs():
         for number in range(2 * MAX_TOLD):
             refusals.note("malformed", str(number))
-    assert len(refusals._told_ms) <= MAX_TOLD
+    assert len(refusals._told) <= MAX_TOLD
 
 
 UNDER_UVLOOP = (
