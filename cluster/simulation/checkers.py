@@ -9,6 +9,7 @@ They share no rule with the core: quorums are computed and signatures counted he
 | certificate | a certificate (of a block, or a prepared one) without q distinct good signatures, or for another block than the agreed one |
 | decision | a batch that is executed although no quorum can have committed to it |
 | new-view | a new-view that does not follow from q view-changes, and is taken |
+| view-change | a view-change that does not tell what its sender prepared |
 | double-sign | two different votes of an honest node for one place, across all restarts |
 | separation | a signature that is good in another place, too: as another kind, in another epoch, view or channel |
 | write-ahead | a vote that was sent before it was durable |

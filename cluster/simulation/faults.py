@@ -25,9 +25,20 @@ def begin(simulation: Simulation, fault: Fault) -> None:
     if fault.name == "membership":
         simulation.board.want(fault)
         return
-    for place in fault.nodes:
+    places = fault.nodes if fault.words != ("primary",) else _primary(simulation)
+    for place in places:
         if place < len(simulation.nodes):
             _begin_on(simulation, fault, simulation.nodes[place])
+
+
+def _primary(simulation: Simulation) -> tuple[int, ...]:
+    """Return the place of the primary of the highest view that an honest node is in; nobody's, if that one is not honest."""
+    running = [node.process.replica for node in simulation.nodes if node.honest and node.process is not None]
+    if not running:
+        return ()
+    replica = max(running, key=lambda one: (one.committee.epoch, one.view))
+    name = replica.committee.name(replica.committee.primary(replica.view))
+    return tuple(node.place for node in simulation.nodes if node.name == name and node.honest and not node.dead)
 
 
 def _begin_on(simulation: Simulation, fault: Fault, node: Node) -> None:
@@ -67,13 +78,15 @@ def _may_be_wiped(simulation: Simulation, node: Node) -> bool:
     """
     if not node.honest or node.dead or not any(node.name in validators.names for validators in simulation.checker.sets.values()):
         return False  # a node that is yet to be added must bring the vote log that it was set up with
-    doomed = {place for fault in simulation.schedule.faults if fault.name == "dead" for place in fault.nodes}
+    coming = [fault for fault in simulation.schedule.faults if fault.name == "dead"]
+    doomed = {place for fault in coming for place in fault.nodes}
+    unnamed = sum(not fault.nodes for fault in coming)
     living = [one for one in simulation.nodes if one.honest and not one.dead and one.place not in doomed]
     certified = min(max(one.disk.chain.tables["certificates"], default=0) for one in living)
     oldest = simulation.checker.set_at(certified + 1).epoch
     for epoch, validators in simulation.checker.sets.items():
         voting = {one.name for one in living if one.has_seat(validators)} - {node.name}
-        if epoch >= oldest and len(validators.names) - len(voting) > (len(validators.names) - 1) // 3:
+        if epoch >= oldest and len(validators.names) - len(voting) + unnamed > (len(validators.names) - 1) // 3:
             return False
     return True
 

@@ -114,6 +114,8 @@ def forged_state(entries: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, by
     return [(key, rich if key == accounts[0] else value) for key, value in entries]
 
 
-def cut(header: Header, certificate: Certificate, entries: Sequence[tuple[bytes, bytes]]) -> tuple[SnapshotManifest, tuple[Chunk, ...]]:
-    """Return the snapshot of a forged state."""
-    return make_snapshot(header, certificate, entries, (), SNAPSHOT_DEPTH)
+def cut(
+    header: Header, certificate: Certificate, entries: Sequence[tuple[bytes, bytes]], proofs: tuple[bytes, ...]
+) -> tuple[SnapshotManifest, tuple[Chunk, ...]]:
+    """Return the snapshot of a forged state (the proofs of the epochs are good)."""
+    return make_snapshot(header, certificate, entries, proofs, SNAPSHOT_DEPTH)

@@ -22,6 +22,7 @@ from consensus.messages import (
     ViewChangeMessage,
     Vote,
     VoteMessage,
+    body_digest,
 )
 from consensus.snapshot import Chunk
 from consensus.state_tree import StateTree
@@ -51,6 +52,8 @@ class Impostor:
 
     def answers(self, sender: str, message: object) -> list[Answer]:
         """Return what goes out because ``message`` came in, and to whom."""
+        if isinstance(message, ViewChangeMessage) and "forged-view-change" in self._habits and self._chance.random() < 0.8:
+            return self._bad_view_change(message.vote)
         if isinstance(message, VoteMessage | ViewChangeMessage) and "relabel" in self._habits and self._chance.random() < 0.5:
             return self._relabelled(message)
         if isinstance(message, FetchBlocks) and "forge-blocks" in self._habits:
@@ -68,6 +71,16 @@ class Impostor:
         if "forge-blocks" in self._habits:
             return None
         return BlocksMessage(message.blocks[1:]) if "corrupt" in self._habits and self._chance.random() < 0.3 else message
+
+    def _bad_view_change(self, other: Vote) -> list[Answer]:
+        """Answer a view-change with an own one that proves nothing."""
+        process = self._node.process
+        seat = None if process is None else process.replica.committee.index
+        if seat is None:
+            return []
+        body = b"no view-change"
+        vote = self._sign(Vote(Kind.VIEW_CHANGE, other.epoch, other.view, 0, body_digest(body), seat, b""))
+        return [(name, ViewChangeMessage(vote, body)) for name in self._node.others]
 
     def _relabelled(self, message: VoteMessage | ViewChangeMessage) -> list[Answer]:
         """Send a vote of somebody else on: as another kind, or as one of another epoch."""
@@ -108,7 +121,7 @@ class Impostor:
         root = StateTree.of(entries).root
         header = msgspec.structs.replace(head, height=max(height, head.height) + 1, state_root=root)
         certificate = self._certificate(header)
-        if certificate is None:
+        if certificate is None or process is None:
             return []
-        manifest, self._chunks[header.height] = cut(header, certificate, entries)
+        manifest, self._chunks[header.height] = cut(header, certificate, entries, process.snapshots.proofs())
         return [(to, SnapshotMessage(encode(manifest)))]

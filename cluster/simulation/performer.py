@@ -89,7 +89,9 @@ class Performer:
     def _write(self, records: tuple[LogRecord, ...]) -> None:
         process = self._process
         bodies = [
-            (record.sequence, record.batch_digest, process.bodies.raws_of(record.batch_digest)) for record in records if record.batch_digest
+            (record.sequence, record.batch_digest, raws)
+            for record in records
+            if record.batch_digest and (raws := process.bodies.raws_of(record.batch_digest)) is not None
         ]
         writes = process.votes.writes(records, bodies)
 

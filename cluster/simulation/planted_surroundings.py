@@ -10,9 +10,9 @@ BUGS = (
         "a snapshot is adopted without checking its certificate",
         (
             Edit(
-                "consensus.state_transfer",
-                "if not set_at(epochs, header.height).certifies(certificate, turn.config.check):",
-                "if not epochs:",
+                "consensus.proofs",
+                "if not validators.certifies(certificate, check):",
+                "if not validators.names:",
             ),
         ),
         4,

@@ -131,9 +131,10 @@ BUGS = (
                 "if len(higher) >= 99:",
             ),
         ),
-        4,
-        (*ROUGH, "dead"),
+        7,
+        ("partition", "one-way", "loss"),
         400,
+        calm_ms=8_000,
     ),
     Bug(
         "view-change-not-resent",
@@ -165,8 +166,9 @@ BUGS = (
             ),
         ),
         4,
-        (*ROUGH, "dead"),
+        ("partition", "dead"),
         400,
+        calm_ms=8_000,
     ),
     Bug(
         "timer-too-early",
@@ -181,6 +183,7 @@ BUGS = (
         4,
         (*ROUGH, "dead"),
         400,
+        calm_ms=8_000,
     ),
     Bug(
         "one-bad-view-change",
@@ -200,7 +203,8 @@ BUGS = (
         4,
         TREASON,
         400,
-        habits=("forged-view-change",),
+        habits=("forged-view-change", "silent"),
+        calm_ms=8_000,
     ),
 )
 """See :mod:`cluster.simulation.bugs`."""

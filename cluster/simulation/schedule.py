@@ -14,6 +14,9 @@ from cluster.simulation.workload import Sending, make_sendings
 SHORTEST_MS, LONGEST_MS = 1_000, 6_000
 KINDS = ("pre-prepare", "prepare", "commit", "checkpoint", "view-change", "new-view")
 """Kinds of messages that may get lost while others come through."""
+LATE = 0.4
+"""How often a primary dies only when all other faults have stopped: patience must have fallen back by then."""
+NOBODY_YET = -1
 BURST = 0.3
 """How often links fail many times in a row, for a short time each: that is what makes views change half-way."""
 
@@ -64,6 +67,11 @@ class Schedule(msgspec.Struct, frozen=True):
     retain_blocks: int
     faults: tuple[Fault, ...]
     sendings: tuple[Sending, ...]
+
+    @property
+    def over_ms(self) -> int:
+        """When the last fault has begun and the last transaction was sent first."""
+        return max([self.calm_from_ms, *(fault.at_ms for fault in self.faults), *(sending.at_ms for sending in self.sendings)])
 
 
 class _Maker:
@@ -156,12 +164,17 @@ def _lag(maker: _Maker) -> None:
 
 
 def _dead(maker: _Maker) -> None:
-    if len(maker.bad) < maker.settings.faulty:
-        free = [node for node in range(maker.settings.nodes) if node not in maker.bad]
-        victim = maker.chance.choice(free)
-        maker.bad.append(victim)
-        start = maker.chance.randrange(maker.end_ms + 1)
-        maker.faults.append(Fault("dead", start, start, (victim,)))
+    if len(maker.bad) >= maker.settings.faulty:
+        return
+    if maker.chance.random() < LATE:
+        maker.bad.append(NOBODY_YET)
+        start = maker.end_ms + maker.chance.randrange(1_500)
+        maker.faults.append(Fault("dead", start, start, words=("primary",)))
+        return
+    victim = maker.chance.choice([node for node in range(maker.settings.nodes) if node not in maker.bad])
+    maker.bad.append(victim)
+    start = maker.chance.randrange(maker.end_ms + 1)
+    maker.faults.append(Fault("dead", start, start, (victim,)))
 
 
 def _membership(maker: _Maker) -> None:
@@ -228,5 +241,5 @@ def make_schedule(settings: Settings, seed: int) -> Schedule:
         block_ms=chance.choice((0, 1, 5)),
         retain_blocks=chance.choice((0, 1, 1, 8)),
         faults=tuple(sorted(maker.faults, key=lambda fault: (fault.at_ms, fault.name, fault.nodes))),
-        sendings=make_sendings(dice(seed, "sendings"), settings, end_ms),
+        sendings=make_sendings(dice(seed, "sendings"), settings, end_ms, max([end_ms, *(fault.at_ms for fault in maker.faults)])),
     )

@@ -24,7 +24,7 @@ FAULTS = (
     "membership",
 )
 """All faults by name."""
-CALM_MS = 120_000
+CALM_MS = 30_000
 """How much virtual time everything may take to commit once the faults have stopped."""
 
 

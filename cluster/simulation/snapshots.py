@@ -60,7 +60,7 @@ class Snapshots:
         entries = self._pinned.pop(height, None)
         header, certificate = self._process.store.header(height), self._process.store.certificate(height)
         if entries is not None and header is not None and certificate is not None:
-            manifest, chunks = make_snapshot(header, certificate, entries, self._proofs(), DEPTH)
+            manifest, chunks = make_snapshot(header, certificate, entries, self.proofs(), DEPTH)
             old: list[Write] = [("snapshots", one, None) for one in self._tables["snapshots"]]
             shelved = (encode(manifest), tuple(encode(chunk) for chunk in chunks))
             self._database.write([*old, ("snapshots", height, shelved)], sync=False)
@@ -80,7 +80,8 @@ class Snapshots:
         known = self._tables["proofs"]
         self._database.write([("proofs", epoch, proof) for epoch, proof in enumerate(changes, 1) if epoch not in known], sync=True)
 
-    def _proofs(self) -> tuple[bytes, ...]:
+    def proofs(self) -> tuple[bytes, ...]:
+        """Return the proofs of all epochs so far, by rising epoch."""
         return tuple(proof for _, proof in sorted(self._tables["proofs"].items()))
 
     def _prune(self, certified: int) -> None:

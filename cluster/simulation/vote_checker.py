@@ -28,6 +28,7 @@ from consensus.messages import (
     Vote,
     VoteMessage,
     decode_new_view_body,
+    decode_view_change_body,
     signing_bytes,
 )
 from consensus.ordering import decode_prepared
@@ -65,6 +66,7 @@ class VoteChecker:
         self._traitors: frozenset[str] = frozenset()
         self._votes: dict[str, dict[Place, bytes]] = {}
         self._logged: dict[str, dict[Place, None]] = {}
+        self._prepared: dict[str, dict[tuple[int, int], tuple[int, bytes]]] = {}
         self._commits: dict[tuple[int, int, bytes], dict[str, None]] = {}
         self._separated: dict[tuple[str, int], None] = {}
         self._second = 0
@@ -76,6 +78,7 @@ class VoteChecker:
         for name in honest:
             self._votes[name] = {}
             self._logged[name] = {}
+            self._prepared[name] = {}
 
     # ---------------------------------------------------------------------------------------------------------- durability
 
@@ -94,11 +97,13 @@ class VoteChecker:
                 self._check_prepared(node, prepared.commit, prepared.proof)
                 place = (record.epoch, record.sequence, prepared.commit.digest)
                 self._commits.setdefault(place, {})[node.name] = None
+                self._prepared[node.name][(record.epoch, record.sequence)] = (record.view, prepared.commit.digest)
 
     def wiped(self, node: Node) -> None:
         """A node lost its disk."""
         if node.honest:
             self._logged[node.name].clear()
+            self._prepared[node.name].clear()
 
     def _check_prepared(self, node: Node, commit: Vote, proof: PreparedProof) -> None:
         """Check the prepared certificate that a commit rests on: a pre-prepare and prepares of q distinct validators for one digest."""
@@ -139,6 +144,8 @@ class VoteChecker:
             return
         if isinstance(message, _VOTES):
             self._own_vote(node, message.vote)
+            if isinstance(message, ViewChangeMessage):
+                self._check_view_change(node, message)
             if isinstance(message, NewViewMessage):
                 for vote in decode_new_view_body(message.body).pre_prepares:
                     self._own_vote(node, vote, inside=message.vote)
@@ -150,6 +157,21 @@ class VoteChecker:
                 self._certified(node, block.certificate)
         elif isinstance(message, FetchBlocks | FetchSnapshot | FetchChunk | FetchBatch):
             self._asked(node, message)
+
+    def _check_view_change(self, node: Node, message: ViewChangeMessage) -> None:
+        """Check that a node's own view-change tells of everything that it ever committed to above its stable checkpoint."""
+        body, vote = decode_view_change_body(message.body), message.vote
+        names = self._sets[vote.epoch].names
+        if not 0 <= vote.sender < len(names) or names[vote.sender] != node.name:
+            return
+        told = {proof.pre_prepare.sequence: proof.pre_prepare for proof in body.prepared}
+        low = body.stable.height if body.stable is not None else 0
+        for (epoch, sequence), (view, digest) in self._prepared[node.name].items():
+            if epoch != vote.epoch or sequence <= low or view >= vote.view:
+                continue
+            proof = told.get(sequence)
+            if proof is None or proof.view < view or (proof.view == view and proof.digest != digest):
+                raise Violation("view-change", f"{node.name} prepared sequence {sequence} in view {view} and hides it: {_words(vote)}")
 
     def _asked(self, node: Node, message: object) -> None:
         """Count what a node asks for: the same again and again within a second is a storm."""

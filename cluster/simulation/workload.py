@@ -17,7 +17,7 @@ MAY = ("order", "brief", "rival")
 """Kinds that may commit: the market may close, the time may run out, another one may have spent the nonce (then that one must)."""
 NEVER = ("forged", "wrong-key", "expired", "unknown", "foreign")
 """Kinds that may never stand in a block."""
-BRIEF_MS = 900
+BRIEF_MS, PROBE_MS = 900, 200
 
 
 class Sending(msgspec.Struct, frozen=True):
@@ -43,8 +43,13 @@ class Sending(msgspec.Struct, frozen=True):
         return f"{self.kind} {self.number} of {self.sender} (nonce {self.nonce}) at {self.at_ms} ms to node {self.node}"
 
 
-def make_sendings(chance: Dice, settings: Settings, end_ms: int) -> tuple[Sending, ...]:
-    """Draw what is sent in a run."""
+def make_sendings(chance: Dice, settings: Settings, end_ms: int, over_ms: int) -> tuple[Sending, ...]:
+    """Draw what is sent in a run.
+
+    Args:
+        end_ms: when the faults stop.
+        over_ms: when the last one has begun; one more transaction shows after it that the chain goes on.
+    """
     nonces = dict.fromkeys((*MEMBERS, *METERS), 0)
     found: list[Sending] = []
     number = 0
@@ -69,6 +74,8 @@ def make_sendings(chance: Dice, settings: Settings, end_ms: int) -> tuple[Sendin
         else:
             kind = "order" if drawn < 0.45 else "brief" if drawn < 0.5 else "transfer"
             found.append(Sending(at_ms, node, kind, member, nonces[member], number))
+    nonces[MEMBERS[0]] += 1
+    found.append(Sending(over_ms + PROBE_MS, chance.randrange(settings.nodes), "transfer", MEMBERS[0], nonces[MEMBERS[0]], number + 1))
     return tuple(found)
 
 
