@@ -134,7 +134,7 @@ BUGS = (
         7,
         ("partition", "one-way", "loss"),
         400,
-        calm_ms=8_000,
+        calm_ms=5_000,
     ),
     Bug(
         "view-change-not-resent",
@@ -166,9 +166,9 @@ BUGS = (
             ),
         ),
         4,
-        ("partition", "dead"),
+        ("partition", "one-way", "dead"),
         400,
-        calm_ms=8_000,
+        calm_ms=4_000,
     ),
     Bug(
         "timer-too-early",
