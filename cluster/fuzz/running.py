@@ -24,6 +24,8 @@ from node.channel import Channel
 from node.clock import monotonic_ms
 from node.framing import Frame
 from node.metrics import NodeMetrics
+from node.opening import ChannelDisk, Identity
+from node.snapshots import SNAPSHOTS_FOLDER, SnapshotShelf
 from node.transport import PeerLinks
 from node.vote_log import VOTES_FOLDER, VoteLog
 
@@ -131,16 +133,15 @@ class RunningChannel:
         self._threads = ThreadPoolExecutor(2)
         self._store = ChannelStore.open(folder / BLOCKS_FOLDER)
         self._votes = VoteLog.open(folder / VOTES_FOLDER)
+        self._shelf = SnapshotShelf(folder / SNAPSHOTS_FOLDER)
         self.channel = self.do(self._open())
         self._task = self._loop.create_task(self.channel.run(cast("PeerLinks", QuietLinks())))
 
     async def _open(self) -> Channel:
         return Channel(
             self.play.genesis,
-            BACKUP,
-            signer_of(VALIDATORS[BACKUP]),
-            self._store,
-            self._votes,
+            Identity(VALIDATORS[BACKUP], (signer_of(VALIDATORS[BACKUP]),)),
+            ChannelDisk(self._store, self._votes, self._shelf),
             self.clock,
             self._threads,
             self.metrics.channel(self.play.genesis.channel),
@@ -169,6 +170,7 @@ class RunningChannel:
         self._task.cancel()
         self._loop.run_until_complete(asyncio.wait((self._task,)))
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._shelf.close()
         self._threads.shutdown()
         self._votes.close()
         self._store.close()
