@@ -9,7 +9,7 @@ from random import Random
 
 from cluster.fuzz.law import LawBrokenError
 from cluster.fuzz.mutation import NUMBERS, Mutator
-from cluster.fuzz.rehearsal import Rehearsal
+from cluster.fuzz.rehearsal import rehearsed
 from cluster.fuzz.target import Stateless, refused
 from cluster.fuzz.world import history, make_genesis
 from consensus.codec import encode
@@ -70,7 +70,7 @@ class FramesTarget(Stateless):
 
 
 def _streams() -> list[bytes]:
-    said = Rehearsal().said
+    said = rehearsed().said
     bodies = [encode(one.message) for one in said]
     consensus = [pack_frame(Frame("main", int(FrameKind.CONSENSUS), body)) for body in dict.fromkeys(bodies)]
     raws = [raw for _, (_, raws) in zip(range(6), history(make_genesis()), strict=False) for raw in raws]

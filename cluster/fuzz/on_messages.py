@@ -15,7 +15,7 @@ import msgspec
 
 from cluster.fuzz.law import LawBrokenError
 from cluster.fuzz.mutation import Mutator
-from cluster.fuzz.rehearsal import Rehearsal, make_replica
+from cluster.fuzz.rehearsal import make_replica, rehearsed
 from cluster.fuzz.target import refused
 from cluster.fuzz.world import VALIDATORS, signer_of
 from consensus.block import CertifiedBlock, batch_digest
@@ -78,7 +78,7 @@ class MessagesTarget:
     renew_after = RENEW_AFTER
 
     def __init__(self, _folder: Path) -> None:
-        self._rehearsal = play = Rehearsal()
+        self._rehearsal = play = rehearsed()
         self._domain = play.genesis.validator_set.domain
         self._replica = make_replica(play.genesis, ME)
         self._height = FROM_HEIGHT

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cluster.fuzz.law import LawBrokenError
 from cluster.fuzz.mutation import Mutator
-from cluster.fuzz.rehearsal import Chain, Rehearsal
+from cluster.fuzz.rehearsal import Chain, rehearsed
 from cluster.fuzz.target import Stateless, refused
 from consensus.block import Certificate
 from consensus.codec import encode
@@ -22,7 +22,7 @@ class ProofsTarget(Stateless):
     """Receipt notices and entry proofs. What is believed must be so: only the validators can make a proof, and they made one chain."""
 
     def __init__(self, _folder: Path) -> None:
-        play = Rehearsal()
+        play = rehearsed()
         self._validators = play.genesis.validator_set
         certificates = play.hosts[0].certificates
         notices = [notice for height in certificates for notice in _notices(play.chain, height, certificates[height])]

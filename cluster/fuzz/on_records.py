@@ -15,7 +15,7 @@ import msgspec
 
 from cluster.fuzz.law import LawBrokenError
 from cluster.fuzz.mutation import Mutator
-from cluster.fuzz.rehearsal import Rehearsal, make_replica
+from cluster.fuzz.rehearsal import make_replica, rehearsed
 from cluster.fuzz.stored import BACKUP, build_folder, dump, memory_database
 from cluster.fuzz.target import Stateless, refused
 from consensus.codec import Decoder, encode
@@ -58,7 +58,7 @@ class RecordsTarget(Stateless):
     """
 
     def __init__(self, folder: Path) -> None:
-        self._play = Rehearsal()
+        self._play = rehearsed()
         build_folder(folder / "channel", self._play, UNCERTIFIED)
         self._entries = tuple(dump(folder / "channel" / name) for name in FOLDERS)
         shutil.rmtree(folder / "channel")
@@ -189,7 +189,7 @@ class FilesTarget(Stateless):
 
     def __init__(self, folder: Path) -> None:
         self._good, self._work = folder / "good", folder / "work"
-        play = Rehearsal()
+        play = rehearsed()
         build_folder(self._good, play, UNCERTIFIED)
         self._genesis = play.genesis
         self._contents = tuple(dump(self._good / name) for name in FOLDERS)

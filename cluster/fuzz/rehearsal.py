@@ -9,9 +9,10 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import NamedTuple
 
-from cluster.fuzz.world import GENESIS_MS, VALIDATORS, history, make_genesis, signer_of
+from cluster.fuzz.world import VALIDATORS, history, make_genesis, signer_of
 from consensus.application import FinalizedBlock
 from consensus.block import (
     NO_PROPOSER,
@@ -310,6 +311,7 @@ class Rehearsal:
         heapq.heappush(self._mail, (self._now_ms + DELAY_MS, len(self.said), said))
 
 
-def chain_time_ms(height: int) -> int:
-    """Return a chain time after the block at ``height``."""
-    return GENESIS_MS + (height + 1) * 20_000
+@cache
+def rehearsed() -> Rehearsal:
+    """Return the play, played once in this process; nobody may change anything in it."""
+    return Rehearsal()
