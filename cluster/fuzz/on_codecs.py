@@ -9,7 +9,7 @@ from random import Random
 
 from cluster.fuzz.law import LawBrokenError
 from cluster.fuzz.mutation import NUMBERS, Mutator
-from cluster.fuzz.rehearsal import Rehearsal
+from cluster.fuzz.rehearsal import rehearsed
 from cluster.fuzz.target import Stateless, refused
 from cluster.fuzz.world import ALL_CALLS, history, make_genesis
 from consensus.codec import encode
@@ -70,7 +70,7 @@ class FramesTarget(Stateless):
 
 
 def _streams() -> list[bytes]:
-    play = Rehearsal()
+    play = rehearsed()
     bodies = [encode(message) for message in (*(one.message for one in play.said), *play.snapshot_messages())]
     consensus = [pack_frame(Frame("main", int(FrameKind.CONSENSUS), body)) for body in dict.fromkeys(bodies)]
     raws = [raw for _, (_, raws) in zip(range(6), history(make_genesis()), strict=False) for raw in raws]

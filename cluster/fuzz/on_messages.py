@@ -17,7 +17,7 @@ import msgspec
 from cluster.fuzz.chain import SNAPSHOT_HEIGHT, make_replica
 from cluster.fuzz.law import LawBrokenError
 from cluster.fuzz.mutation import Mutator
-from cluster.fuzz.rehearsal import Rehearsal
+from cluster.fuzz.rehearsal import rehearsed
 from cluster.fuzz.target import refused
 from cluster.fuzz.world import VALIDATORS, signer_of
 from consensus.block import CertifiedBlock, batch_digest
@@ -91,7 +91,7 @@ class MessagesTarget:
     renew_after = RENEW_AFTER
 
     def __init__(self, _folder: Path) -> None:
-        self._rehearsal = play = Rehearsal()
+        self._rehearsal = play = rehearsed()
         self._domain = play.genesis.validator_set.domain
         self._replica = make_replica(play.genesis, ME)
         self._height = FROM_HEIGHT

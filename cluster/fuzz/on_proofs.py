@@ -8,7 +8,7 @@ from pathlib import Path
 from cluster.fuzz.chain import Chain
 from cluster.fuzz.law import LawBrokenError
 from cluster.fuzz.mutation import Mutator
-from cluster.fuzz.rehearsal import Rehearsal
+from cluster.fuzz.rehearsal import rehearsed
 from cluster.fuzz.target import Stateless, refused
 from consensus.block import Certificate
 from consensus.codec import encode
@@ -23,7 +23,7 @@ class ProofsTarget(Stateless):
     """Receipt notices and entry proofs. What is believed must be so: only the validators can make a proof, and they made one chain."""
 
     def __init__(self, _folder: Path) -> None:
-        play = Rehearsal()
+        play = rehearsed()
         self._validators = play.chain.epochs(len(play.chain.made))
         certificates = play.hosts[0].certificates
         notices = [notice for height in certificates for notice in _notices(play.chain, height, certificates[height])]

@@ -16,7 +16,7 @@ import msgspec
 from cluster.fuzz.chain import replica_config
 from cluster.fuzz.law import LawBrokenError
 from cluster.fuzz.mutation import Mutator
-from cluster.fuzz.rehearsal import START_MS, Rehearsal
+from cluster.fuzz.rehearsal import START_MS, rehearsed
 from cluster.fuzz.stored import BACKUP, build_folder, dump, forget_birth, memory_database
 from cluster.fuzz.target import Stateless, refused
 from consensus.codec import Decoder, encode
@@ -62,7 +62,7 @@ class RecordsTarget(Stateless):
     """
 
     def __init__(self, folder: Path) -> None:
-        self._play = Rehearsal()
+        self._play = rehearsed()
         build_folder(folder / "channel", self._play, UNCERTIFIED)
         self._entries = tuple(dump(folder / "channel" / name) for name in FOLDERS)
         shutil.rmtree(folder / "channel")
@@ -207,7 +207,7 @@ class FilesTarget(Stateless):
 
     def __init__(self, folder: Path) -> None:
         self._good, self._work = folder / "good", folder / "work"
-        play = Rehearsal()
+        play = rehearsed()
         build_folder(self._good, play, UNCERTIFIED)
         forget_birth(self._good)
         self._genesis = play.genesis

@@ -10,10 +10,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import NamedTuple
 
 from cluster.fuzz.chain import SNAPSHOT_HEIGHT, Chain, make_replica
-from cluster.fuzz.world import GENESIS_MS, VALIDATORS, history, make_genesis
+from cluster.fuzz.world import VALIDATORS, history, make_genesis
 from consensus.block import Batch, Certificate, CertifiedBlock, decode_block
 from consensus.codec import encode
 from consensus.effects import (
@@ -239,6 +240,7 @@ class Rehearsal:
         heapq.heappush(self._mail, (self._now_ms + DELAY_MS, len(self.said), said))
 
 
-def chain_time_ms(height: int) -> int:
-    """Return a chain time after the block at ``height``."""
-    return GENESIS_MS + (height + 1) * 20_000
+@cache
+def rehearsed() -> Rehearsal:
+    """Return the play, played once in this process; nobody may change anything in it."""
+    return Rehearsal()

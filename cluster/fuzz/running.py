@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from cluster.fuzz.law import LawBrokenError
-from cluster.fuzz.rehearsal import Rehearsal
+from cluster.fuzz.rehearsal import rehearsed
 from cluster.fuzz.stored import BACKUP, build_folder
 from cluster.fuzz.world import STEP_MS, VALIDATORS, signer_of
 from node.block_store import BLOCKS_FOLDER, ChannelStore
@@ -89,10 +89,12 @@ class Mishaps(logging.Handler):
 class QuietLinks:
     """Links to peers that are all away."""
 
+    peers: tuple[str, ...] = VALIDATORS
+
     def send(self, _peer: object, _frame: Frame) -> None:
         """Lose a frame."""
 
-    def broadcast(self, _frame: Frame) -> None:
+    def broadcast(self, _frame: Frame, _to: object = None) -> None:
         """Lose a frame."""
 
     def status(self) -> list[object]:
@@ -123,7 +125,7 @@ class RunningChannel:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.play = play = Rehearsal()
+        self.play = play = rehearsed()
         build_folder(folder, play)
         self.mishaps = Mishaps()
         self.metrics = NodeMetrics()
