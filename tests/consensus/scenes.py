@@ -161,9 +161,13 @@ class Lone:
         return [(to, message) for to, message in self.said[since:] if isinstance(message, kind)]
 
     def votes(self, since: int = 0) -> list[Vote]:
-        """All different votes that it sent, but statuses."""
+        """All different votes of its own that it sent, but statuses."""
         votes = [message.vote for _, message in self.said[since:] if hasattr(message, "vote")]
-        return [vote for vote in dict.fromkeys(votes) if vote.kind != Kind.STATUS]
+        return [vote for vote in dict.fromkeys(votes) if vote.kind != Kind.STATUS and self._is_own(vote)]
+
+    def _is_own(self, vote: Vote) -> bool:
+        names = self.cluster.witness.sets[vote.epoch].names
+        return names[vote.sender] == self.host.name
 
     @property
     def faults(self) -> list[tuple[str, Suspicion]]:

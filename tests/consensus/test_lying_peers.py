@@ -143,6 +143,18 @@ def test_a_manifest_that_is_not_what_it_claims_to_be(lie: str) -> None:
     assert lone.host.disk.changes == CHAIN.disk.changes
 
 
+def test_what_is_known_must_be_proven_too() -> None:
+    """It has executed both announcements and knows all sets; the proofs are for those whom it will have to convince."""
+    lone, early = Lone(FOLLOWER, gap=GAP), chain_with_snapshot(AT)
+    lone.take(early, 5, peer=LIAR)
+    assert len(lone.replica.epochs) == 3 and not lone.host.disk.changes
+    forged = [SnapshotMessage(altered(epochs=()))]
+    lone.answer = without_blocks(lies_by(lambda to, message: forged if isinstance(message, FetchSnapshot) else HONEST(to, message)))
+    assert catch_up(lone)
+    assert lone.faults == [(name(LIAR), Suspicion.BAD_SNAPSHOT)]
+    assert lone.host.disk.changes == CHAIN.disk.changes
+
+
 @pytest.mark.parametrize("lie", chunk_lies())
 def test_a_chunk_that_is_not_the_certified_one(lie: str) -> None:
     lone = Lone(FOLLOWER, gap=GAP)
@@ -218,6 +230,17 @@ def test_blocks_that_are_not_those_that_were_asked_for(lie: str) -> None:
     assert {peer for peer, _ in lone.faults} <= {name(LIAR)}
     assert bool(lone.faults) == (lie.startswith(("rubbish", "a forged")))
     assert len(lone.faults) < 60, "it was left in peace for a while after each"
+
+
+@pytest.mark.parametrize("lie", ["nothing", "rubbish under a real certificate", "a forged certificate"])
+def test_a_lie_is_not_asked_for_as_fast_as_it_can_be_told(lie: str) -> None:
+    """Nobody else is there to ask. Each lie costs work and a line in the log, so who told one is left alone for a while."""
+    lone = Lone(FOLLOWER)
+    lone.answer = lies_by(lambda to, message: block_lies()[lie](message) if isinstance(message, FetchBlocks) else ())
+    for _ in range(80):
+        lone.host.step(Received(name(LIAR), CHAIN.status(CHAIN.epochs[-1].names.index(name(LIAR)))))
+        lone.wait(250)
+    assert 4 <= len(lone.say(FetchBlocks)) <= (170 if lie == "nothing" else 25), "in twenty seconds"
 
 
 @pytest.mark.parametrize("lie", ["nothing", "silence", "rubbish under a real certificate", "a forged certificate"])

@@ -23,6 +23,7 @@ from consensus.messages import (
 from consensus.validators import set_at
 from tests.consensus.plain_ledger import WINDOW, Seat, set_batch, signer
 from tests.consensus.scenes import Chain, Lone, honest
+from tests.consensus.test_view_change import new_view, view_change
 from tests.consensus.virtual_cluster import VirtualCluster, name
 
 GAP = 10
@@ -271,6 +272,20 @@ def test_a_snapshot_at_a_boundary_opens_the_epoch_that_begins_there(head: int) -
 
 def chain_set(chain: Chain) -> ValidatorSet:
     return set_at(chain.epochs, chain.height + 1)
+
+
+def test_a_snapshot_of_the_same_epoch_leaves_the_view_as_it_is() -> None:
+    """What it promised in view 1 still binds: back in view 0 it would vote below it."""
+    lone, chain = Lone(VOTER, gap=GAP), Chain(snapshot_every=AT)
+    chain.extend_to(HEAD)
+    lone.hear(1, new_view(1, [view_change(sender, 1) for sender in (0, 1, 2)], []))
+    assert (lone.status.view, lone.status.changing) == (1, False)
+    lone.answer = honest(chain)
+    lone.hear(0, chain.status(0))
+    assert lone.wait(5_000, lambda: is_level(lone))
+    assert lone.host.disk.base == AT
+    assert (lone.status.view, lone.status.changing, lone.status.seat) == (1, False, VOTER)
+    assert not lone.votes()
 
 
 # ------------------------------------------------------------------------------------------------------------ whole clusters
