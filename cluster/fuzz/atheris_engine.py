@@ -27,6 +27,8 @@ MAX_BYTES = 64 * 1024
 OWN_CHANGES = 0.8
 """Share of changes that the target makes; the others libFuzzer makes."""
 NOTICE_EVERY = 64
+NEVER_S = 1_000_000
+"""libFuzzer's own bound on an input; ours is shorter, and counts processor time."""
 
 
 def is_installed() -> bool:
@@ -96,8 +98,9 @@ class AtherisEngine:
                 return self._trial.target.change(bytes(data), self._mutator)[:max_size]
             return bytes(self._atheris.Mutate(data, max_size))
 
-        limits = [f"-max_len={MAX_BYTES}", "-timeout=0", "-rss_limit_mb=0", "-len_control=0", f"-seed={self._seed or 1}"]
+        limits = [f"-max_len={MAX_BYTES}", f"-timeout={NEVER_S}", "-rss_limit_mb=0", "-len_control=0", f"-seed={self._seed or 1}"]
         handlers = [f"-handle_{name}=0" for name in ("segv", "bus", "abrt", "ill", "fpe", "int", "term", "xfsz", "usr1", "usr2")]
-        arguments = [sys.argv[0], *limits, *handlers, "-print_final_stats=0", "-verbosity=0", str(self._folder)]
+        quiet = ["-print_final_stats=0", "-verbosity=0", f"-artifact_prefix={self._folder.parent}/"]
+        arguments = [sys.argv[0], *limits, *handlers, *quiet, str(self._folder)]
         self._atheris.Setup(arguments, feed, custom_mutator=change, enable_python_coverage=True)
         self._atheris.Fuzz()

@@ -9,13 +9,18 @@ from cluster.fuzz.law import LawBrokenError
 from cluster.fuzz.mutation import Mutator
 from cluster.fuzz.rehearsal import Chain, rehearsed
 from cluster.fuzz.target import Stateless, refused
-from consensus.block import Certificate
+from consensus.block import Certificate, decode_header
 from consensus.codec import encode
+from consensus.crypto import ED25519, verify
 from consensus.errors import InputError
 from consensus.merkle import prove_inclusion
+from consensus.messages import Kind, signing_bytes
 from consensus.proofs import EntryProof, TransactionProof, check_entry_proof, check_transaction_proof, decode_entry_proof
 from consensus.transaction import decode_transaction
 from contracts.topics import ReceiptNotice, decode_receipt_notice
+
+QUORUM = 3
+"""Of four validators."""
 
 
 class ProofsTarget(Stateless):
@@ -29,6 +34,7 @@ class ProofsTarget(Stateless):
         self._true = {notice.transaction_id: notice.proof.receipt for notice in notices}
         entries = _entry_proofs(play.chain, certificates)
         self._state = play.chain.state
+        self._headers = {encode(made.block.header) for made in play.chain.made}
         self._seeds = tuple([b"t" + encode(one) for one in notices] + [b"e" + encode(one) for one in entries])
 
     def seeds(self) -> Sequence[bytes]:
@@ -47,9 +53,29 @@ class ProofsTarget(Stateless):
         except InputError as error:
             return refused(error)
 
+    def _is_foreign(self, header: bytes, certificate: Certificate) -> bool:
+        """Tell whether a believed header is of an earlier version of the rehearsal (an old corpus may hold such), by its signatures.
+
+        Raises:
+            LawBrokenError: it is of no play at all: a quorum of the validators never signed it.
+        """
+        if header in self._headers:
+            return False
+        domain, digest = self._validators.domain, decode_header(header).hash
+        signers = set()
+        for vote in certificate.votes:
+            message = signing_bytes(domain, Kind.CHECKPOINT, 0, certificate.height, digest, vote.validator)
+            if verify(ED25519, self._validators.public_keys[vote.validator], message, vote.signature):
+                signers.add(vote.validator)
+        if len(signers) < QUORUM:
+            raise LawBrokenError(f"a header is believed that only {sorted(signers)} signed")
+        return True
+
     def _check_receipt(self, data: bytes) -> str:
         notice = decode_receipt_notice(data)
         check_transaction_proof(self._validators, notice.transaction_id, notice.proof)
+        if self._is_foreign(notice.proof.header, notice.proof.certificate):
+            return "refused: of another play"
         if self._true.get(notice.transaction_id) != notice.proof.receipt:
             raise LawBrokenError(f"a receipt is believed that no block holds: {notice.proof.receipt.hex()[:200]}")
         return "accepted: receipt"
@@ -57,6 +83,8 @@ class ProofsTarget(Stateless):
     def _check_entry(self, data: bytes) -> str:
         proof = decode_entry_proof(data)
         check_entry_proof(self._validators, proof)
+        if self._is_foreign(proof.header, proof.certificate):
+            return "refused: of another play"
         if self._state.get(proof.key) != proof.value:
             raise LawBrokenError(f"a state entry is believed that is not so: {proof.key!r}")
         return "accepted: entry" if proof.value is not None else "accepted: no entry"
