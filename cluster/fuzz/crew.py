@@ -34,6 +34,8 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 LEAST_S = 0.5
 MAX_PROCESSES = 4
 """A target that has killed so many processes of one job is left alone."""
+FROM_OUTSIDE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Somebody else ended a process: that says nothing about what it was fed."""
 MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108 (only as the parent of a fresh folder)
 MEMORY_BYTES = 1 << 30
 Show = Callable[[str, float, str], None]
@@ -229,12 +231,14 @@ def _death(shift: Shift, last: Progress | None, status: int | None, words: Path)
     lines = words.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     if not inputs:
         raise RunError(f"{shift.target}: the process ended before it had tried anything: {lines[-1] if lines else 'it said nothing'}")
+    before = last or Progress(shift.target, len(inputs), 0.0, ())
+    if status is not None and -status in FROM_OUTSIDE:
+        return before
     if status is None:
         failure = Failure("hang", f"hang: no sign of life for {SILENT_S:g} s", "")
     else:
         cause = signal.Signals(-status).name if status < 0 else f"status {status}"
         failure = Failure("death", f"death: the process ended with {cause}" + (f", last words: {lines[-1][:200]}" if lines else ""), "")
     path = write_crash(Path(shift.crashes), Crash(shift.target, failure, inputs))
-    before = last or Progress(shift.target, len(inputs), 0.0, ())
     found = Found(shift.target, failure.text, failure.place, str(path), failure.mark)
     return msgspec.structs.replace(before, crashes=(*before.crashes, found))

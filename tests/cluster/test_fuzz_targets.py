@@ -20,6 +20,7 @@ OPEN: frozenset[str] = frozenset(
     {
         "genesis-first-period.json",
         "http-unknown-expect.json",
+        "http-upgrade-not-text.json",
         "http-websocket-key.json",
         "records-bodies-incomplete.json",
         "records-bodies-key-audit.json",
