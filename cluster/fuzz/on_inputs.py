@@ -17,9 +17,9 @@ AUCTION = """{
  "grid_buy_price": 590000, "grid_sell_price": 310000, "beta_ppm": 100000, "mode": "batch", "max_reprice_rounds": 10,
  "price_cap": 1000000, "gate_close": 9, "one_side_per_account": true,
  "orders": [
-  {"id": "S", "account": "a", "side": "sell", "energy_type": "pv", "price": 410000, "reserve_price": 340000, "quantity_wh": 2200, "time": 0},
- {"id": "B", "account": "b", "side": "buy", "energy_type": "pv", "price": 400000, "reserve_price": 450000, "quantity_wh": 3000, "time": 1},
-  {"id": "T", "account": "c", "side": "sell", "energy_type": "pv", "price": 350000, "reserve_price": 350000, "quantity_wh": 500, "time": 2}
+  {"id": "S", "account": "a", "side": "sell", "energy_type": "x", "price": 410000, "reserve_price": 340000, "quantity_wh": 2200, "time": 0},
+ {"id": "B", "account": "b", "side": "buy", "energy_type": "x", "price": 400000, "reserve_price": 450000, "quantity_wh": 3000, "time": 1},
+  {"id": "T", "account": "c", "side": "sell", "energy_type": "x", "price": 350000, "reserve_price": 350000, "quantity_wh": 500, "time": 2}
  ]
 }"""
 SETTLEMENT = """{
