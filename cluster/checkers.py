@@ -31,6 +31,8 @@ class StoredBlock(NamedTuple):
         transactions: ids in order.
         codes: results in the same order; empty if they were not asked for.
         readings: meter and sequence number of the readings that it accepted; empty if results were not asked for.
+        by_validators: transactions that nodes sent in their own name (a seat renewed, double signing reported), as far as results were
+            asked for.
     """
 
     height: int
@@ -40,6 +42,7 @@ class StoredBlock(NamedTuple):
     transactions: tuple[bytes, ...]
     codes: tuple[str, ...] = ()
     readings: tuple[tuple[str, int], ...] = ()
+    by_validators: frozenset[bytes] = frozenset()
 
 
 class StoredChain(NamedTuple):
@@ -142,11 +145,12 @@ def find_duplicated(chains: Sequence[StoredChain]) -> frozenset[bytes]:
 
 
 def find_foreign(chains: Sequence[StoredChain], sent: Collection[bytes]) -> frozenset[bytes]:
-    """Return ids in a chain that nobody has sent."""
-    known = frozenset(sent)
-    return frozenset(
-        transaction for chain in chains for block in chain.blocks for transaction in block.transactions if transaction not in known
-    )
+    """Return ids in a chain that nobody has sent; what nodes sent in their own name is not foreign."""
+    known, found = frozenset(sent), frozenset[bytes]()
+    for chain in chains:
+        for block in chain.blocks:
+            found |= frozenset(block.transactions) - known - block.by_validators
+    return found
 
 
 def find_forks(chains: Sequence[StoredChain]) -> tuple[Fork, ...]:

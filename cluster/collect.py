@@ -18,6 +18,10 @@ READ_AHEAD = 8
 TIMEOUT_S = 10.0
 TIMEOUT = aiohttp.ClientTimeout(total=TIMEOUT_S)
 
+VALIDATOR_EVENTS = ("seat-renewed", "validator-voted", "double-signing-recorded")
+VALIDATOR_CODES = ("STALE_EPOCH", "NO_SUCH_EPOCH", "NOTHING_CHANGES", "TOO_MANY_RENEWALS", "ALREADY_REPORTED", "ENOUGH_OFFENCES")
+"""What only transactions of validators in their own name end in."""
+
 
 class Peer(msgspec.Struct, frozen=True):
     """What is read of a node's link to another."""
@@ -173,8 +177,13 @@ def _stored(part: BlockPart | None, name: str, height: int) -> StoredBlock:
     readings = tuple(
         (event.meter, event.sequence) for receipt in part.receipts for event in receipt.events if event.event == "reading-accepted"
     )
+    own = frozenset(
+        bytes.fromhex(receipt.transaction_id)
+        for receipt in part.receipts
+        if receipt.code in VALIDATOR_CODES or any(event.event in VALIDATOR_EVENTS for event in receipt.events)
+    )
     header = part.header
-    return StoredBlock(header.height, header.hash, header.previous_hash, header.state_root, ids, found, readings)
+    return StoredBlock(header.height, header.hash, header.previous_hash, header.state_root, ids, found, readings, own)
 
 
 async def _balance(session: aiohttp.ClientSession, url: str, account: str) -> int:

@@ -71,7 +71,8 @@ class Forger:
                 call[1:5] = [meter.last_sequence + 1, self._now_ms(), meter.import_wh + step_wh, meter.export_wh + step_wh]
 
     def _next_nonce(self, sender: str) -> int:
-        known = self._view.meter(sender) or self._view.account(sender)
+        view = self._view
+        known = view.meter(sender) or view.account(sender) or view.validators.validator(sender)
         return known.next_nonce if known is not None else 1
 
 

@@ -18,7 +18,8 @@ NUMBERS = (
 )  # fmt: skip
 TEXTS = (
     "", " ", "\x00", "a\nb", "é" * 3, "\u202e", "\U0001f50c", "\ud800", "A" * 64, "A" * 65, "A" * 141, "A" * 5_000, "GRID", "OPERATOR",
-    "main", "pv", "buy", "sell", "ntp", "transfer", "order", "reading", "cancel", "meter-reset", "vote", "../..", "%s", "-1",
+    "main", "pv", "buy", "sell", "ntp", "transfer", "order", "reading", "cancel", "meter-reset", "vote", "validator-vote",
+    "seat-renewal", "double-signing", "add", "remove", "replace", "dc1", "dc5", "../..", "%s", "-1",
 )  # fmt: skip
 LITERALS = (
     b"\xc1", b"\xd4\x01\x00", b"\xd6\xff\x00\x00\x00\x00", b"\xc7\x0c\xff" + bytes(12), b"\xd9\xff", b"\xdb\xff\xff\xff\xff",
@@ -69,24 +70,21 @@ class ByteMutator:
             case 2 if place < len(data):
                 data[place] = int(random.random() * 256)
             case 3:
-                del data[place : place + self._length()]
+                del data[place : place + _length(random)]
             case 4:
-                data[place:place] = random.randbytes(self._length())
+                data[place:place] = random.randbytes(_length(random))
             case 5:
                 donor = self._donor()
                 start = int(random.random() * (len(donor) + 1))
-                data[place : place + self._length()] = donor[start : start + self._length()]
+                data[place : place + _length(random)] = donor[start : start + _length(random)]
             case 6:
-                data[place:place] = data[place : place + self._length()]
+                data[place:place] = data[place : place + _length(random)]
             case 7:
                 width = self.pick((1, 2, 4, 8))
                 number = self.pick(NUMBERS) & (1 << 8 * width) - 1
                 data[place : place + width] = number.to_bytes(width, self.pick(("big", "little")))
             case _:
                 del data[place:]
-
-    def _length(self) -> int:
-        return 1 + int(self.random.random() ** 4 * 64)
 
 
 class Mutator(ByteMutator):
@@ -122,7 +120,7 @@ class Mutator(ByteMutator):
         items, place = self._place(holder, stay=0.0)
         leaf = items[place]
         if isinstance(leaf, bytes) and self.random.random() < 0.7:
-            items[place] = self._same_length(leaf)
+            items[place] = _same_length(self.random, leaf)
         elif isinstance(leaf, int | str | bytes):
             items[place] = self._same_type(leaf)
         else:
@@ -134,13 +132,6 @@ class Mutator(ByteMutator):
         if isinstance(leaf, int):
             return self.number(leaf)
         return self.text(leaf) if isinstance(leaf, str) else self.raw(leaf)
-
-    def _same_length(self, data: bytes) -> bytes:
-        """Return other bytes of the same number: a key, a digest or a signature stays one for the decoder."""
-        if not data:
-            return data
-        place = int(self.random.random() * len(data))
-        return data[:place] + bytes((data[place] ^ 1 << int(self.random.random() * 8),)) + data[place + 1 :]
 
     def change_tree(self, holder: list[Tree]) -> None:
         """Change something somewhere in the trees that ``holder`` holds."""
@@ -261,3 +252,15 @@ class Mutator(ByteMutator):
                 return cast("Tree", self.pick((0.0, -0.0, 1.5, 1e308, float("inf"), float("nan"))))
             case _:
                 return self._from_donor()
+
+
+def _same_length(random: Random, data: bytes) -> bytes:
+    """Return other bytes of the same number: a key, a digest or a signature stays one for the decoder."""
+    if not data:
+        return data
+    place = int(random.random() * len(data))
+    return data[:place] + bytes((data[place] ^ 1 << int(random.random() * 8),)) + data[place + 1 :]
+
+
+def _length(random: Random) -> int:
+    return 1 + int(random.random() ** 4 * 64)

@@ -9,9 +9,9 @@ from random import Random
 
 from cluster.fuzz.law import LawBrokenError
 from cluster.fuzz.mutation import NUMBERS, Mutator
-from cluster.fuzz.rehearsal import Rehearsal
+from cluster.fuzz.rehearsal import rehearsed
 from cluster.fuzz.target import Stateless, refused
-from cluster.fuzz.world import history, make_genesis
+from cluster.fuzz.world import ALL_CALLS, history, make_genesis
 from consensus.codec import encode
 from consensus.errors import DecodeError
 from consensus.messages import decode_message
@@ -70,8 +70,8 @@ class FramesTarget(Stateless):
 
 
 def _streams() -> list[bytes]:
-    said = Rehearsal().said
-    bodies = [encode(one.message) for one in said]
+    play = rehearsed()
+    bodies = [encode(message) for message in (*(one.message for one in play.said), *play.snapshot_messages())]
     consensus = [pack_frame(Frame("main", int(FrameKind.CONSENSUS), body)) for body in dict.fromkeys(bodies)]
     raws = [raw for _, (_, raws) in zip(range(6), history(make_genesis()), strict=False) for raw in raws]
     shared = pack_frame(items_frame("main", FrameKind.TRANSACTIONS, raws[:5]))
@@ -137,7 +137,7 @@ class CallsTarget(Stateless):
     """Encoded contract calls."""
 
     def __init__(self, _folder: Path) -> None:
-        raws = [raw for _, (_, raws) in zip(range(15), history(make_genesis()), strict=False) for raw in raws]
+        raws = [raw for _, (_, raws) in zip(range(ALL_CALLS), history(make_genesis()), strict=False) for raw in raws]
         self._seeds = tuple(dict.fromkeys(bytes(decode_transaction(raw).body.call) for raw in raws))
 
     def seeds(self) -> Sequence[bytes]:

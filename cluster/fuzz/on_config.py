@@ -14,7 +14,7 @@ from cluster.fuzz.world import VALIDATORS, make_genesis
 from consensus.errors import InputError
 from contracts.application import LedgerApplication
 from contracts.genesis import Genesis, read_genesis, write_genesis
-from node.audit_chain import MemoryState
+from node.audit_replay import MemoryState
 from node.config import CONFIG_FILE, read_config
 from node.provisioning import ClusterPlan, NodePlan, node_toml
 

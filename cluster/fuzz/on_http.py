@@ -17,7 +17,7 @@ from cluster.fuzz.law import LawBrokenError
 from cluster.fuzz.mutation import Mutator
 from cluster.fuzz.requests import Known, Requests, request
 from cluster.fuzz.running import RunningChannel
-from cluster.fuzz.world import FIRST_PERIOD, METERS, SENDERS, history
+from cluster.fuzz.world import FIRST_PERIOD, METERS, SENDERS, VALIDATORS, history
 from consensus.codec import encode
 from consensus.errors import DecodeError
 from consensus.transaction import decode_transaction
@@ -176,6 +176,7 @@ def _known(running: RunningChannel) -> Known:
         "period": periods,
         "account": SENDERS,
         "meter": METERS,
+        "validator": VALIDATORS,
         "id": ids,
         "file": ("index.html", "dashboard.js", "x"),
     }

@@ -6,12 +6,12 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from cluster.fuzz.chain import Chain
 from cluster.fuzz.forgery import Forger
 from cluster.fuzz.law import LawBrokenError
 from cluster.fuzz.mutation import Mutator
-from cluster.fuzz.rehearsal import Chain
 from cluster.fuzz.target import refused
-from cluster.fuzz.world import GENESIS_MS, PERIOD_MS, STEP_MS, VALIDATORS, history, make_genesis
+from cluster.fuzz.world import ALL_CALLS, GENESIS_MS, PERIOD_MS, STEP_MS, VALIDATORS, history, make_genesis
 from consensus.application import FinalizedBlock
 from consensus.codec import encode
 from consensus.errors import DecodeError
@@ -39,7 +39,7 @@ class TransactionsTarget:
         self._time_ms = GENESIS_MS
         self._height = 0
         self._forger = Forger(self._chain.application.view, lambda: self._time_ms)
-        self._seeds = tuple(raw for _, (_, raws) in zip(range(15), history(self._chain.genesis), strict=False) for raw in raws)
+        self._seeds = tuple(raw for _, (_, raws) in zip(range(ALL_CALLS), history(self._chain.genesis), strict=False) for raw in raws)
 
     def seeds(self) -> Sequence[bytes]:
         """Return transactions with a call of every kind."""

@@ -6,6 +6,7 @@ what they said in the rehearsal comes as it is, in any order. So nothing that is
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import Any
 
 import msgspec
 
+from cluster.fuzz.chain import SNAPSHOT_HEIGHT, make_replica
 from cluster.fuzz.law import LawBrokenError
 from cluster.fuzz.mutation import Mutator
-from cluster.fuzz.rehearsal import Rehearsal, make_replica
+from cluster.fuzz.rehearsal import rehearsed
 from cluster.fuzz.target import refused
 from cluster.fuzz.world import VALIDATORS, signer_of
 from consensus.block import CertifiedBlock, batch_digest
@@ -24,6 +26,7 @@ from consensus.crypto import digest
 from consensus.effects import (
     Adopt,
     AdoptionFailed,
+    AdoptSnapshot,
     BatchChecked,
     CheckBatch,
     Diverged,
@@ -33,6 +36,10 @@ from consensus.effects import (
     Executed,
     Fault,
     Received,
+    Send,
+    SnapshotAdopted,
+    StageChunk,
+    StageSnapshot,
     Tick,
     Waiting,
 )
@@ -40,12 +47,16 @@ from consensus.errors import DecodeError
 from consensus.messages import (
     BatchMessage,
     BlocksMessage,
+    ChunkMessage,
     FetchBatch,
     FetchBlocks,
+    FetchChunk,
+    FetchSnapshot,
     Message,
     NewViewBody,
     NewViewMessage,
     PrePrepareMessage,
+    SnapshotMessage,
     StatusMessage,
     ViewChangeBody,
     ViewChangeMessage,
@@ -67,6 +78,8 @@ MAX_TABLE = 1_024
 """Entries that a table of the replica may hold: far more than its water marks, stashes and fetches allow."""
 MAX_EFFECTS = 2_000
 _WAITS = 7
+MAX_ANSWERS = 64
+"""So many answers of the others to what the replica asks for wait to be fed."""
 ANYBODYS = (BlocksMessage, FetchBlocks)
 """Messages that say the same to everybody."""
 
@@ -78,7 +91,7 @@ class MessagesTarget:
     renew_after = RENEW_AFTER
 
     def __init__(self, _folder: Path) -> None:
-        self._rehearsal = play = Rehearsal()
+        self._rehearsal = play = rehearsed()
         self._domain = play.genesis.validator_set.domain
         self._replica = make_replica(play.genesis, ME)
         self._height = FROM_HEIGHT
@@ -94,7 +107,11 @@ class MessagesTarget:
         self._played = -1
         known = [batch for made in play.chain.made if (batch := made.block.batch)]
         asked = [FetchBatch(batch_digest(known[FROM_HEIGHT])), BatchMessage(known[FROM_HEIGHT]), FetchBatch(batch_digest(known[0]))]
-        self._seeds = tuple(dict.fromkeys([*said, *(bytes((1,)) + encode(one) for one in asked)]))
+        about_snapshot = play.snapshot_messages()
+        self._seeds = tuple(dict.fromkeys([*said, *(bytes((1,)) + encode(one) for one in (*asked, *about_snapshot))]))
+        self._manifest, self._chunks = play.chain.snapshot(play.hosts[1].certificates)
+        self._answers: deque[bytes] = deque(maxlen=MAX_ANSWERS)
+        self._staged: list[int] = []
 
     def seeds(self) -> Sequence[bytes]:
         """Return everything that the replica heard in the rehearsal, and what only others heard."""
@@ -119,6 +136,10 @@ class MessagesTarget:
         """Return the next message of the rehearsal, or a message changed; often the faulty validator signs what came of it."""
         if mutator.chance(0.3):
             return self._next_honest()
+        if self._answers and mutator.chance(0.3):
+            data = self._answers.popleft()
+            if mutator.chance(0.6):
+                return data
         link, body = data[:1], data[1:]
         if mutator.chance(0.05):
             link = bytes((mutator.pick((0, 1, 3)),))
@@ -176,9 +197,10 @@ class MessagesTarget:
         if vote.sender != FAULTY and not mine:
             return vote
         changed = msgspec.structs.replace(vote, sender=FAULTY, digest=vote.digest if digest_ is None else digest_)
+        domain = msgspec.structs.replace(self._domain, epoch=changed.epoch)
         try:
             signed = sign_vote(
-                signer_of(VALIDATORS[FAULTY]), self._domain, changed.kind, changed.view, changed.sequence, changed.digest, FAULTY  # type: ignore[arg-type]
+                signer_of(VALIDATORS[FAULTY]), domain, changed.kind, changed.view, changed.sequence, changed.digest, FAULTY  # type: ignore[arg-type]
             )  # fmt: skip
         except OverflowError:
             return vote
@@ -198,7 +220,7 @@ class MessagesTarget:
         if decode_message(encode(message)) != message:
             raise LawBrokenError("a message that was read is not read again when it is written")
         seen: list[str] = []
-        self._step(Received(FAULTY if link == ME else link, message), seen)
+        self._step(Received(VALIDATORS[FAULTY if link == ME else link], message), seen)
         if self._count % _WAITS == 0:
             self._step(Waiting(self._now_ms if self._count % (2 * _WAITS) else None), seen)
         self._step(Tick(), seen)
@@ -227,27 +249,69 @@ class MessagesTarget:
                 return BatchChecked(effect.view, effect.sequence, effect.digest, accepted=True)
             case Execute(sequence, batch):
                 self._height = sequence
-                return Executed(sequence, self._hash(sequence, batch))
+                return self._executed(sequence, batch)
             case Adopt(sequence, certified) if sequence > self._height:
                 return self._adopt(sequence, certified)
+            case AdoptSnapshot() | StageSnapshot() | StageChunk():
+                return self._take_snapshot(effect)
+            case Send(peer, message):
+                self._note_answer(VALIDATORS.index(peer), message)
+                return None
             case Diverged():
                 raise LawBrokenError(f"the replica holds its own block {effect.sequence} for wrong, with one faulty validator only")
             case _:
                 return None
 
-    def _hash(self, height: int, batch: bytes) -> bytes:
-        """Return the block hash: that of the rehearsal, or one of its own for a batch that was not played."""
+    def _executed(self, height: int, batch: bytes) -> Executed:
+        """Return the block that a batch makes: that of the rehearsal, or one of its own for a batch that was not played."""
         made = self._rehearsal.chain.made
         if height <= len(made) and made[height - 1].block.batch == batch:
-            return made[height - 1].block.header.hash
-        return digest(b"another block" + height.to_bytes(8, "big") + batch)
+            return self._rehearsal.chain.executed(height)
+        return Executed(height, digest(b"another block" + height.to_bytes(8, "big") + batch))
 
     def _adopt(self, sequence: int, certified: CertifiedBlock) -> Event:
         made = self._rehearsal.chain.made
         if sequence > len(made) or encode(made[sequence - 1].block) != certified.block:
             return AdoptionFailed(sequence, "does not give the certified header")
         self._height = sequence
-        return Executed(sequence, made[sequence - 1].block.header.hash)
+        return self._rehearsal.chain.executed(sequence)
+
+    def _take_snapshot(self, effect: AdoptSnapshot | StageSnapshot | StageChunk) -> Event | None:
+        """Keep a chunk, or take the state that the chunks make: whatever peers sent, it must be the true one.
+
+        Raises:
+            LawBrokenError: the replica takes something else.
+        """
+        if effect.height != SNAPSHOT_HEIGHT:
+            raise LawBrokenError(f"a snapshot of height {effect.height} is taken, which nobody could certify")
+        if isinstance(effect, StageSnapshot):
+            self._staged = []
+        elif isinstance(effect, StageChunk):
+            if effect.chunk not in self._chunks:
+                raise LawBrokenError("a chunk is staged that is not of the state")
+            self._staged.append(self._chunks.index(effect.chunk))
+        elif sorted(self._staged) != list(range(len(self._chunks))) or effect.manifest.header != self._manifest.header:
+            raise LawBrokenError(f"a snapshot is adopted of which the chunks {self._staged} are there")
+        else:
+            self._height = max(self._height, effect.height)
+            return SnapshotAdopted(effect.height, self._rehearsal.chain.epochs(effect.height))
+        return None
+
+    def _note_answer(self, peer: int, message: Message) -> None:
+        """Keep what an honest peer would say to a message."""
+        made, certificates = self._rehearsal.chain.made, self._rehearsal.hosts[1].certificates
+        answer: Message
+        match message:
+            case FetchSnapshot(height) if height <= SNAPSHOT_HEIGHT:
+                answer = SnapshotMessage(encode(self._manifest))
+            case FetchChunk(height, index) if height == SNAPSHOT_HEIGHT:
+                answer = ChunkMessage(height, index, encode(self._chunks[index]))
+            case FetchBlocks(first, last):
+                held = [made[one - 1].block for one in range(first, min(last, len(made)) + 1) if one in certificates]
+                answer = BlocksMessage(tuple(CertifiedBlock(encode(one), certificates[one.header.height]) for one in held))
+            case _:
+                return
+        self._answers.append(bytes((peer,)) + encode(answer))
 
 
 def _encoded(message: Message, otherwise: bytes) -> bytes:

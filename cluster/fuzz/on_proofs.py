@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from cluster.fuzz.chain import Chain
 from cluster.fuzz.law import LawBrokenError
 from cluster.fuzz.mutation import Mutator
-from cluster.fuzz.rehearsal import Chain, Rehearsal
+from cluster.fuzz.rehearsal import rehearsed
 from cluster.fuzz.target import Stateless, refused
 from consensus.block import Certificate
 from consensus.codec import encode
@@ -22,8 +23,8 @@ class ProofsTarget(Stateless):
     """Receipt notices and entry proofs. What is believed must be so: only the validators can make a proof, and they made one chain."""
 
     def __init__(self, _folder: Path) -> None:
-        play = Rehearsal()
-        self._validators = play.genesis.validator_set
+        play = rehearsed()
+        self._validators = play.chain.epochs(len(play.chain.made))
         certificates = play.hosts[0].certificates
         notices = [notice for height in certificates for notice in _notices(play.chain, height, certificates[height])]
         self._true = {notice.transaction_id: notice.proof.receipt for notice in notices}

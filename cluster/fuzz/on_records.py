@@ -13,14 +13,16 @@ from typing import NamedTuple
 
 import msgspec
 
+from cluster.fuzz.chain import replica_config
 from cluster.fuzz.law import LawBrokenError
 from cluster.fuzz.mutation import Mutator
-from cluster.fuzz.rehearsal import Rehearsal, make_replica
-from cluster.fuzz.stored import BACKUP, build_folder, dump, memory_database
+from cluster.fuzz.rehearsal import START_MS, rehearsed
+from cluster.fuzz.stored import BACKUP, build_folder, dump, forget_birth, memory_database
 from cluster.fuzz.target import Stateless, refused
 from consensus.codec import Decoder, encode
 from consensus.errors import DecodeError, InvariantViolation
-from consensus.recovery import Recovered, recover
+from consensus.recovery import Recovered
+from consensus.replica import Replica
 from consensus.state_tree import StateTree
 from contracts.application import LedgerApplication
 from contracts.genesis import Genesis
@@ -30,12 +32,14 @@ from node.audit_report import Findings
 from node.audit_votes import audit_votes
 from node.block_store import BLOCKS_FOLDER, ChannelStore
 from node.key_value import StoreError
-from node.vote_log import VOTES_FOLDER, VoteLog
+from node.vote_log import BIRTH_KEY, CUT_KEY, VOTES_FOLDER, VoteLog
 
 FOLDERS = (BLOCKS_FOLDER, VOTES_FOLDER)
 NOWHERE = Path("memory")
 UNCERTIFIED = 1
 PERIODS_ASKED = 6
+FREE_MARKS = (BIRTH_KEY, CUT_KEY)
+"""Marks of the vote log of which another value may be as good: no audit can tell."""
 AUDITED_OF = 16
 """One change to a block store in so many is audited, since that takes long; to a vote log every one."""
 
@@ -58,7 +62,7 @@ class RecordsTarget(Stateless):
     """
 
     def __init__(self, folder: Path) -> None:
-        self._play = Rehearsal()
+        self._play = rehearsed()
         build_folder(folder / "channel", self._play, UNCERTIFIED)
         self._entries = tuple(dump(folder / "channel" / name) for name in FOLDERS)
         shutil.rmtree(folder / "channel")
@@ -95,7 +99,7 @@ class RecordsTarget(Stateless):
             return refused(error)
         known = self._entries[number]
         entries = {**known, change.key: change.value}
-        changed = known.get(change.key) not in (None, change.value)
+        changed = known.get(change.key) not in (None, change.value) and not (number and change.key in FREE_MARKS)
         outcome = self._read_votes(entries) if number else read_blocks(self._play.genesis, entries)
         if number == 0 and zlib.crc32(data) % AUDITED_OF:
             return outcome
@@ -106,27 +110,37 @@ class RecordsTarget(Stateless):
 
     def _read_votes(self, entries: dict[bytes, bytes]) -> str:
         """Open the vote log and start a replica from it."""
-        play, host = self._play, self._play.hosts[BACKUP]
+        chain, host = self._play.chain, self._play.hosts[BACKUP]
+        height = len(chain.made)
+        certified = height - UNCERTIFIED
+        above = [made.block.header for made in chain.made[certified:]]
         try:
             log = VoteLog(memory_database(NOWHERE, entries))
             records, bodies = log.records(), list(log.bodies())
-            height = max(host.certificates)
-            found = Recovered(height, host.certificates[height], records=tuple(records))
-            recover(found, BACKUP)
-            make_replica(play.genesis, BACKUP)
+            found = Recovered(
+                epochs=chain.epochs(height),
+                log=log.id,
+                executed=height,
+                certificate=host.certificates[certified],
+                headers={header.height: header.hash for header in above},
+                batches={header.height: header.batch_digest for header in above},
+                records=tuple(records),
+            )
+            Replica(replica_config(self._play.genesis, BACKUP), found).start(START_MS)
         except (StoreError, DecodeError, InvariantViolation) as error:
             return refused(error)
         return f"accepted: {len(bodies)} bodies"
 
     def _audit(self, number: int, entries: dict[bytes, bytes]) -> str:
         """Audit one database; return the first thing that it finds."""
-        height = len(self._play.chain.made)
-        findings = Findings(height=height, certified_height=height - UNCERTIFIED)
+        chain = self._play.chain
+        height = len(chain.made)
+        findings = Findings(height=height, certified_height=height - UNCERTIFIED, epochs=chain.epochs(height))
         database = memory_database(NOWHERE, entries)
         if number:
             audit_votes(database, self._play.genesis, findings)
         else:
-            audit_chain(database, self._play.genesis, findings, lambda _height, _total: None)
+            audit_chain(database, NOWHERE, self._play.genesis, findings, lambda _height, _total: None)
         return f"{findings.faults[0].what}: {findings.faults[0].detail}" if findings.faults else ""
 
 
@@ -144,6 +158,7 @@ def read_blocks(genesis: Genesis, entries: dict[bytes, bytes]) -> str:
             store.certificate(height)
             for transaction_id in store.transaction_ids(height) or ():
                 store.locate(transaction_id)
+        store.epoch_changes()
         list(store.pending())
         tree = StateTree.of(store.entries())
         if tree.root != head.state_root:
@@ -165,6 +180,9 @@ def _ask_ledger(genesis: Genesis, ledger: LedgerApplication) -> None:
         view.market(period)
         view.period_bills(period, 0, 10)
     view.totals(genesis.time_ms)
+    for epoch in view.validators.epochs():
+        for member in epoch.members:
+            view.validators.validator(member.name)
 
 
 class Edit(msgspec.Struct, frozen=True, array_like=True):
@@ -189,10 +207,11 @@ class FilesTarget(Stateless):
 
     def __init__(self, folder: Path) -> None:
         self._good, self._work = folder / "good", folder / "work"
-        play = Rehearsal()
+        play = rehearsed()
         build_folder(self._good, play, UNCERTIFIED)
+        forget_birth(self._good)
         self._genesis = play.genesis
-        self._contents = tuple(dump(self._good / name) for name in FOLDERS)
+        self._contents = self._dumped(self._good)
         self._files = sorted(path.relative_to(self._good) for path in self._good.rglob("*") if _matters(path))
         self._seeds = tuple(
             encode(Edit(number, offset, bytes((byte,))))
@@ -229,7 +248,7 @@ class FilesTarget(Stateless):
         try:
             ChannelStore.open(self._work / BLOCKS_FOLDER).close()
             VoteLog.open(self._work / VOTES_FOLDER).close()
-            same = tuple(dump(self._work / name) for name in FOLDERS) == self._contents
+            same = self._dumped(self._work) == self._contents
         except StoreError as error:
             outcome = f"refused: {str(error).replace(str(self._work), '')}"
         if not same:
@@ -237,6 +256,13 @@ class FilesTarget(Stateless):
             if audit(self._work, self._genesis).ok:
                 raise LawBrokenError(f"{path}: other contents are read, and the audit does not notice")
         return f"{outcome}; {path.suffix or path.stem[:8]}, {'same' if same else 'lost, and noticed'}"
+
+    def _dumped(self, folder: Path) -> tuple[dict[bytes, bytes], ...]:
+        """Return all contents but the birth mark, which an opened vote log gets."""
+        found = tuple(dump(folder / name) for name in FOLDERS)
+        for entries in found:
+            entries.pop(BIRTH_KEY, None)
+        return found
 
     def _damage(self, path: Path, content: bytes) -> None:
         """Make a copy of the good folder with other contents of one file."""

@@ -1,7 +1,8 @@
 """Four real replicas on one virtual network, clock and ledger: what they say, log and store are the valid inputs of many targets.
 
 The play is always the same: blocks in view 0, one replica that misses some and fetches them, a primary that falls silent, blocks in the
-next view. Every message kind of normal operation and of view changes occurs. What depends on the shape of events and effects stands here.
+next view, and blocks in the epoch that the validators decided on. Every message kind of normal operation and of view changes occurs.
+What depends on the shape of events and effects stands here.
 """
 
 from __future__ import annotations
@@ -9,24 +10,12 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import NamedTuple
 
-from cluster.fuzz.world import GENESIS_MS, VALIDATORS, history, make_genesis, signer_of
-from consensus.application import FinalizedBlock
-from consensus.block import (
-    NO_PROPOSER,
-    NULL_BATCH,
-    Batch,
-    Block,
-    Certificate,
-    CertifiedBlock,
-    Header,
-    block_time_ms,
-    decode_batch,
-    decode_block,
-    genesis_header,
-    make_header,
-)
+from cluster.fuzz.chain import SNAPSHOT_HEIGHT, Chain, make_replica
+from cluster.fuzz.world import VALIDATORS, history, make_genesis
+from consensus.block import Batch, Certificate, CertifiedBlock, decode_block
 from consensus.codec import encode
 from consensus.effects import (
     Adopt,
@@ -39,7 +28,6 @@ from consensus.effects import (
     Effect,
     Event,
     Execute,
-    Executed,
     LogRecord,
     Persist,
     Propose,
@@ -50,14 +38,9 @@ from consensus.effects import (
     Waiting,
 )
 from consensus.errors import InvariantViolation
-from consensus.messages import BlocksMessage, Kind, Message, VoteMessage
-from consensus.quorum import quorums
+from consensus.messages import BlocksMessage, ChunkMessage, FetchChunk, FetchSnapshot, Kind, Message, SnapshotMessage, VoteMessage
 from consensus.replica import Replica
-from consensus.state import ReplicaConfig
-from consensus.transaction import Transaction, decode_transaction
-from contracts.application import LedgerApplication
-from contracts.genesis import Genesis
-from node.audit_chain import MemoryState
+from consensus.transaction import decode_transaction
 
 START_MS = 1_000
 TICK_MS = 20
@@ -66,7 +49,9 @@ IN_VIEW_0 = 14
 """Blocks before the primary falls silent."""
 PREPARED = 2
 """Blocks that are prepared when it does, and no more."""
-IN_VIEW_1 = 4
+IN_VIEW_1 = 2
+IN_EPOCH_1 = 4
+"""Blocks of the next epoch, which begins when those of view 1 are certified."""
 MISSED = range(8, 11)
 """Heights of which the last replica hears nothing when they are ordered."""
 
@@ -78,75 +63,6 @@ class Said(NamedTuple):
     sender: int
     to: int
     message: Message
-
-
-class Made(NamedTuple):
-    """One block of the only chain there is."""
-
-    block: Block
-    finalized: FinalizedBlock
-
-
-class Chain:
-    """The ledger of all replicas: they execute the same batches, so each is executed once."""
-
-    def __init__(self, genesis: Genesis) -> None:
-        self.genesis = genesis
-        self.state = MemoryState()
-        self.application = LedgerApplication(genesis, self.state)
-        self.first: FinalizedBlock = self.application.init_chain()
-        self._commit(self.first)
-        self.made: list[Made] = []
-        self.transactions: dict[bytes, Transaction] = {}
-
-    @property
-    def headers(self) -> list[Header]:
-        """All headers, genesis first."""
-        genesis = self.genesis
-        zero = genesis_header(genesis.chain_id, genesis.channel, genesis.time_ms, genesis.digest, self.first.tree.root)
-        return [zero, *(made.block.header for made in self.made)]
-
-    def execute(self, height: int, batch: bytes) -> Block:
-        """Return the block that ``batch`` makes at ``height``.
-
-        Raises:
-            InvariantViolation: another batch was executed there.
-        """
-        if height > len(self.made):
-            self._make(batch)
-        made = self.made[height - 1]
-        if made.block.batch != batch:
-            raise InvariantViolation(f"two batches at height {height}")
-        return made.block
-
-    def _make(self, batch: bytes) -> None:
-        head = self.headers[-1]
-        decoded = Batch(0, NO_PROPOSER, 0, ()) if batch == NULL_BATCH else decode_batch(batch)
-        named = [self.transactions[one] for one in decoded.transaction_ids]
-        time_ms = block_time_ms(head, batch)
-        finalized = self.application.finalize_block(head.height + 1, time_ms, decoded.proposer, named)
-        included = [named[position] for position in finalized.included]
-        header = make_header(head, batch, [one.id for one in included], finalized.receipts, finalized.tree.root, time_ms)
-        self.made.append(Made(Block(header, batch, tuple(one.raw for one in included), finalized.receipts), finalized))
-        self._commit(finalized)
-
-    def _commit(self, finalized: FinalizedBlock) -> None:
-        self.state.apply(finalized.writes)
-        self.application.commit()
-
-
-def make_replica(genesis: Genesis, index: int) -> Replica:
-    """Return a validator's replica on an empty disk."""
-    rules = genesis.consensus
-    config = ReplicaConfig(
-        index,
-        genesis.validator_set,
-        quorums(len(genesis.validators)),
-        signer_of(VALIDATORS[index]),
-        window=rules.window,
-        max_in_flight=rules.max_in_flight,
-    )
-    return Replica(config)
 
 
 @dataclass(slots=True)
@@ -187,6 +103,14 @@ class Rehearsal:
         self._lost: frozenset[tuple[int, int]] = frozenset()
         self._play()
 
+    def snapshot_messages(self) -> list[Message]:
+        """Return what is asked and answered when somebody takes the snapshot."""
+        manifest, chunks = self.chain.snapshot(self.hosts[1].certificates)
+        said: list[Message] = [FetchSnapshot(1), SnapshotMessage(encode(manifest))]
+        for index, chunk in enumerate(chunks):
+            said += [FetchChunk(SNAPSHOT_HEIGHT, index), ChunkMessage(SNAPSHOT_HEIGHT, index, encode(chunk))]
+        return said
+
     # -------------------------------------------------------------------------------------------------------- the play
 
     def _play(self) -> None:
@@ -204,7 +128,12 @@ class Rehearsal:
             self._order(1, 1, next(blocks))
             self._run(lambda height=height: self._stands(height))  # type: ignore[misc]
             self.marks[height] = tuple(len(host.heard) for host in self.hosts)
-        self._silent = frozenset()
+        self._silent, self._lost = frozenset(), frozenset()
+        self._run(lambda: all(host.height == len(self.chain.made) and host.replica.committee.epoch == 1 for host in self.hosts))
+        for height in range(len(self.chain.made) + 1, len(self.chain.made) + IN_EPOCH_1 + 1):
+            self._order(0, 0, next(blocks))
+            self._run(lambda height=height: self._stands(height))  # type: ignore[misc]
+            self.marks[height] = tuple(len(host.heard) for host in self.hosts)
         self._run(lambda: all(host.height == len(self.chain.made) for host in self.hosts))
 
     def _change_view(self, prepared: list[tuple[int, list[bytes]]]) -> None:
@@ -249,7 +178,7 @@ class Rehearsal:
                 at_ms, _, said = heapq.heappop(self._mail)
                 self._now_ms = max(self._now_ms, at_ms)
                 if said.to not in self._deaf | self._silent:
-                    self._step(self.hosts[said.to], Received(said.sender, said.message))
+                    self._step(self.hosts[said.to], Received(VALIDATORS[said.sender], said.message))
                 continue
             self._now_ms = next_tick_ms = max(self._now_ms, next_tick_ms) + TICK_MS
             for host in self.hosts:
@@ -272,16 +201,17 @@ class Rehearsal:
             case Persist(records):
                 host.records += records
             case Send(peer, message):
-                self._send(host, peer, message)
+                self._send(host, VALIDATORS.index(peer), message)
             case Broadcast(message):
-                for peer in range(len(self.hosts)):
-                    if peer != host.index:
-                        self._send(host, peer, message)
+                for other in self.hosts:
+                    if other is not host:
+                        self._send(host, other.index, message)
             case CheckBatch():
                 yield BatchChecked(effect.view, effect.sequence, effect.digest, accepted=True)
             case Execute(sequence, batch):
                 host.height = sequence
-                yield Executed(sequence, self.chain.execute(sequence, batch).header.hash)
+                self.chain.execute(sequence, batch)
+                yield self.chain.executed(sequence)
             case Adopt(sequence, certified) if sequence > host.height:
                 yield self._adopt(host, sequence, certified)
             case Certified():
@@ -289,7 +219,7 @@ class Rehearsal:
             case ServeBlocks(peer, first, last):
                 held = range(first, min(last, max(host.certificates, default=0)) + 1)
                 blocks = tuple(CertifiedBlock(encode(self.chain.made[one - 1].block), host.certificates[one]) for one in held)
-                self._send(host, peer, BlocksMessage(blocks))
+                self._send(host, VALIDATORS.index(peer), BlocksMessage(blocks))
             case Diverged():
                 raise InvariantViolation(f"replica {host.index} diverged in the rehearsal")
 
@@ -298,7 +228,7 @@ class Rehearsal:
         if encode(made) != certified.block:
             return AdoptionFailed(sequence, "another block")
         host.height = sequence
-        return Executed(sequence, made.header.hash)
+        return self.chain.executed(sequence)
 
     def _send(self, host: Host, peer: int, message: Message) -> None:
         if host.index in self._silent | self._deaf:
@@ -310,6 +240,7 @@ class Rehearsal:
         heapq.heappush(self._mail, (self._now_ms + DELAY_MS, len(self.said), said))
 
 
-def chain_time_ms(height: int) -> int:
-    """Return a chain time after the block at ``height``."""
-    return GENESIS_MS + (height + 1) * 20_000
+@cache
+def rehearsed() -> Rehearsal:
+    """Return the play, played once in this process; nobody may change anything in it."""
+    return Rehearsal()

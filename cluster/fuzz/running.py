@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from cluster.fuzz.law import LawBrokenError
-from cluster.fuzz.rehearsal import Rehearsal
+from cluster.fuzz.rehearsal import rehearsed
 from cluster.fuzz.stored import BACKUP, build_folder
 from cluster.fuzz.world import STEP_MS, VALIDATORS, signer_of
 from node.block_store import BLOCKS_FOLDER, ChannelStore
@@ -24,6 +24,8 @@ from node.channel import Channel
 from node.clock import monotonic_ms
 from node.framing import Frame
 from node.metrics import NodeMetrics
+from node.opening import ChannelDisk, Identity
+from node.snapshots import SNAPSHOTS_FOLDER, SnapshotShelf
 from node.transport import PeerLinks
 from node.vote_log import VOTES_FOLDER, VoteLog
 
@@ -87,10 +89,12 @@ class Mishaps(logging.Handler):
 class QuietLinks:
     """Links to peers that are all away."""
 
+    peers: tuple[str, ...] = VALIDATORS
+
     def send(self, _peer: object, _frame: Frame) -> None:
         """Lose a frame."""
 
-    def broadcast(self, _frame: Frame) -> None:
+    def broadcast(self, _frame: Frame, _to: object = None) -> None:
         """Lose a frame."""
 
     def status(self) -> list[object]:
@@ -121,7 +125,7 @@ class RunningChannel:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.play = play = Rehearsal()
+        self.play = play = rehearsed()
         build_folder(folder, play)
         self.mishaps = Mishaps()
         self.metrics = NodeMetrics()
@@ -131,16 +135,15 @@ class RunningChannel:
         self._threads = ThreadPoolExecutor(2)
         self._store = ChannelStore.open(folder / BLOCKS_FOLDER)
         self._votes = VoteLog.open(folder / VOTES_FOLDER)
+        self._shelf = SnapshotShelf(folder / SNAPSHOTS_FOLDER)
         self.channel = self.do(self._open())
         self._task = self._loop.create_task(self.channel.run(cast("PeerLinks", QuietLinks())))
 
     async def _open(self) -> Channel:
         return Channel(
             self.play.genesis,
-            BACKUP,
-            signer_of(VALIDATORS[BACKUP]),
-            self._store,
-            self._votes,
+            Identity(VALIDATORS[BACKUP], (signer_of(VALIDATORS[BACKUP]),)),
+            ChannelDisk(self._store, self._votes, self._shelf),
             self.clock,
             self._threads,
             self.metrics.channel(self.play.genesis.channel),
@@ -169,6 +172,7 @@ class RunningChannel:
         self._task.cancel()
         self._loop.run_until_complete(asyncio.wait((self._task,)))
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._shelf.close()
         self._threads.shutdown()
         self._votes.close()
         self._store.close()

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from cluster.fuzz.rehearsal import Host, Rehearsal
 from cluster.fuzz.world import GENESIS_MS, Pens
-from consensus.block import genesis_header
 from consensus.transaction import decode_transaction
 from contracts.calls import Transfer
 from node.block_store import BLOCKS_FOLDER, ChannelStore
 from node.key_value import Database, open_database
-from node.vote_log import VOTES_FOLDER, VoteLog
+from node.vote_log import BIRTH_KEY, BIRTH_MARK, FIRST_START, VOTES_FOLDER, VoteLog
 
 BACKUP = 2
 """The replica whose disk it is."""
@@ -27,13 +26,14 @@ def build_folder(folder: Path, play: Rehearsal, uncertified: int = 0) -> None:
     """
     genesis, chain, host = play.genesis, play.chain, play.hosts[BACKUP]
     store = ChannelStore.open(folder / BLOCKS_FOLDER)
-    store.start(genesis_header(genesis.chain_id, genesis.channel, genesis.time_ms, genesis.digest, chain.first.tree.root), chain.first)
+    store.start(chain.headers[0], chain.first)
     certified = len(chain.made) - uncertified
     for made in chain.made:
         height = made.block.header.height
         store.append(made.block, made.finalized, ())
         if height <= certified:
             store.put_certificate(host.certificates[height])
+    store.put_epoch_changes(chain.epoch_changes(host.certificates))
     waiting = Pens(genesis).sign("cleo", Transfer("ada", 7), GENESIS_MS)
     store.add_pending([(decode_transaction(waiting).id, waiting)])
     store.close()
@@ -41,6 +41,7 @@ def build_folder(folder: Path, play: Rehearsal, uncertified: int = 0) -> None:
 
 
 def _write_votes(folder: Path, play: Rehearsal, host: Host, certified: int) -> None:
+    (folder.parent / FIRST_START).touch()
     votes = VoteLog.open(folder)
     bodies = [
         (made.block.header.height, made.block.header.batch_digest, made.block.transactions)
@@ -48,8 +49,16 @@ def _write_votes(folder: Path, play: Rehearsal, host: Host, certified: int) -> N
         if made.block.header.height > certified
     ]
     votes.append(host.records, bodies)
-    votes.truncate(certified, host.replica.view)
+    votes.truncate(certified, host.replica.committee.epoch, host.replica.view)
     votes.close()
+
+
+def forget_birth(folder: Path) -> None:
+    """Make the vote log of a channel's folder one that was never marked, so that a copy of it is not begun anew when it is opened."""
+    database = open_database(folder / VOTES_FOLDER, create=False)
+    database.write([(BIRTH_KEY, None)], sync=True)
+    database.close()
+    (folder / VOTES_FOLDER / BIRTH_MARK).unlink()
 
 
 def dump(folder: Path) -> dict[bytes, bytes]:

@@ -9,8 +9,19 @@ from collections.abc import Iterator
 from functools import cache
 
 from consensus.crypto import Ed25519Signer, digest
+from consensus.messages import Kind, sign_vote
 from consensus.transaction import decode_transaction, sign_transaction
-from contracts.calls import Call, CancelOrder, PlaceOrder, ResetMeter, SubmitReading, Transfer
+from contracts.calls import (
+    Call,
+    CancelOrder,
+    PlaceOrder,
+    RenewSeat,
+    ReportDoubleSigning,
+    ResetMeter,
+    SubmitReading,
+    Transfer,
+    VoteOnValidators,
+)
 from contracts.genesis import (
     GRID,
     OPERATOR,
@@ -33,7 +44,9 @@ VALID_MS = 3_600_000
 MEMBERS = ("ada", "ben", "cleo")
 METERS = tuple(f"m-{member}" for member in MEMBERS)
 VALIDATORS = tuple(f"dc{number}" for number in range(1, 5))
-SENDERS = (GRID, OPERATOR, *MEMBERS, *METERS)
+SENDERS = (GRID, OPERATOR, *MEMBERS, *METERS, *VALIDATORS)
+ALL_CALLS = 22
+"""Blocks of the history in which every kind of call occurs."""
 RICH_MICRO = 1_000_000_000
 _ROLES: dict[str, Role] = {GRID: "grid", OPERATOR: "operator", "ada": "prosumer", "ben": "consumer", "cleo": "prosumer"}
 
@@ -99,8 +112,36 @@ class Pens:
         return self.sign(meter, reading, time_ms)
 
 
+def governance(genesis: Genesis, number: int) -> list[tuple[str, Call]]:
+    """Return who asks for what about the validators in one block of the history.
+
+    In block 2 three of them decide that the fourth has another address, so epoch 1 begins a window above. One signs twice; later another
+    change is voted for, and the vote withdrawn; one is never decided; the fourth asks for a seat that belongs to a new vote log.
+    """
+    moved = VoteOnValidators(0, "replace", "dc4", host="dc4.example", port=9_004)
+    key, other_key = signer_of("dc5").public_key, signer_of("dc1 again").public_key
+    calls: dict[int, list[tuple[str, Call]]] = {
+        2: [(name, moved) for name in VALIDATORS[:3]],
+        5: [("dc1", _double_signing(genesis))],
+        8: [("dc2", VoteOnValidators(1, "replace", "dc1", other_key))],
+        10: [("dc2", VoteOnValidators(1, "replace", "dc1", other_key, approve=False))],
+        11: [("dc3", VoteOnValidators(1, "add", "dc5", key, "dc4-fees", "dc5.example", 9_005))],
+        21: [("dc4", RenewSeat(1, bytes(range(16))))],
+    }
+    return calls.get(number, [])
+
+
+def _double_signing(genesis: Genesis) -> ReportDoubleSigning:
+    """Return the proof that the last validator prepared two batches at one place."""
+    validators, last = genesis.validator_set, len(VALIDATORS) - 1
+    votes = [sign_vote(signer_of(VALIDATORS[last]), validators.domain, Kind.PREPARE, 0, 3, digest(said), last) for said in (b"one", b"two")]
+    return ReportDoubleSigning(votes[0], votes[1])
+
+
 def history(genesis: Genesis) -> Iterator[tuple[int, list[bytes]]]:
-    """Yield block time and transactions of one block after the other: orders meet, periods settle, a meter fails and is reset."""
+    """Yield block time and transactions of one block after the other: orders meet, periods settle, a meter
+    fails and is reset, validators decide about themselves.
+    """
     pens = Pens(genesis)
     number = 0
     while True:
@@ -121,4 +162,4 @@ def history(genesis: Genesis) -> Iterator[tuple[int, list[bytes]]]:
             raws += [placed, pens.sign("cleo", CancelOrder(decode_transaction(placed).id), time_ms)]
         if number == 14:
             raws.append(pens.sign(OPERATOR, ResetMeter("m-cleo", 1_000, 500, "replaced", new_device=False), time_ms))
-        yield time_ms, raws
+        yield time_ms, raws + [pens.sign(sender, call, time_ms) for sender, call in governance(genesis, number)]

@@ -25,7 +25,6 @@ from consensus.effects import (
     Execute,
     Executed,
     Fault,
-    KeepProofs,
     Persist,
     Propose,
     Pruned,
@@ -180,8 +179,6 @@ class Host:
                 self.proposed = set()
             case EpochEntered():
                 self.entered.append(effect)
-            case KeepProofs(changes):
-                self.disk.keep(changes)
             case _:
                 raise AssertionError(f"nobody performs {effect}")
 

@@ -22,6 +22,7 @@ from node.store_layout import EPOCH_PREFIX
 from node.vote_log import VoteLog
 from tests.node.audit_chain import NODES
 from tests.node.epoch_store import DECIDED, LAST_OF_EPOCH_0, build_epochs, epoch_genesis
+from tests.node.in_place import leave_in_place
 from tests.node.test_audit import check_flips, edit, what
 
 HEIGHTS = 12
@@ -179,6 +180,7 @@ def test_votes_of_an_epoch_that_names_another_log_are_found(chain: Path, genesis
 
 
 def test_votes_dropped_above_the_last_certificate_are_found(chain: Path, genesis: Genesis) -> None:
+    leave_in_place(chain / "votes")
     votes = VoteLog.open(chain / "votes")
     votes.truncate(HEIGHTS, 1, 0)
     votes.close()

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from consensus.effects import Evidence, Received
-from consensus.messages import Kind, sign_vote
+from consensus.messages import Kind, StatusBody, StatusMessage, Vote, body_digest, sign_vote
 from consensus.transaction import Transaction, decode_transaction
 from contracts.calls import RenewSeat, ReportDoubleSigning, decode_call
 from node.block_store import ChannelStore
@@ -27,10 +27,20 @@ from node.opening import ChannelDisk, Identity
 from node.snapshots import SnapshotShelf
 from node.vote_log import VoteLog
 from tests.consensus.scenes import Chain, Lone
-from tests.consensus.test_review_claims import FAR, GUEST, status_by
 from tests.consensus.virtual_cluster import name
 from tests.node.chain_support import LocalChannel, signer_of
 from tests.node.test_channel_input import OneChannel
+
+FAR, GUEST = 1_000_000, 9
+
+
+def status_by(chain: Chain, sender: int, certified: int) -> StatusMessage:
+    """A claim. A guest speaks in an epoch that does not exist, with a signature that is none."""
+    body = StatusBody(0, False, certified, certified, 1, chain.disk.certificates.get(chain.height))
+    if sender == GUEST:
+        return StatusMessage(Vote(Kind.STATUS, 99, 0, 0, body_digest(body), 0, bytes(64)), body)
+    validators = chain.epochs[-1]
+    return StatusMessage(sign_vote(chain.signer(validators, sender), validators.domain, Kind.STATUS, 0, 0, body_digest(body), sender), body)
 
 
 class Desk:
@@ -194,7 +204,7 @@ def test_nobody_but_f_plus_one_can_say_that_this_node_is_behind() -> None:
         chain.extend_to(20)
         lone.take(chain, peer=1)
         for peer, claim in ((1, 20), (2, 20), (liar, FAR)):
-            lone.host.step(Received(name(peer), status_by(chain, peer, claim, 1)))
+            lone.host.step(Received(name(peer), status_by(chain, peer, claim)))
         clock = SimpleNamespace(monotonic_ms=lambda lone=lone: lone.cluster.now_ms)
         node: Any = SimpleNamespace(_replica=lone.replica, clock=clock)
         assert Channel.is_level(node), f"{name(liar)} claims height {FAR}"

@@ -13,7 +13,9 @@ from consensus.block import Certificate
 from node.audit import audit
 from node.block_store import ChannelStore
 from node.leveldb_files import copy_database
+from node.vote_log import VOTES_FOLDER
 from tests.node.changing_cluster import ChangingCluster
+from tests.node.in_place import leave_in_place
 
 POINTS = ("uncertified", "certified", "entered")
 """The last block of the epoch has no certificate yet; it has one, and the proof of the next set is not stored; both are."""
@@ -53,6 +55,7 @@ def restore(cluster: ChangingCluster, cuts: Path, points: Sequence[str]) -> None
     for index, point in enumerate(points):
         cluster.wipe(index)
         shutil.copytree(cuts / point / f"node-{index}", cluster.channel_folder(index))
+        leave_in_place(cluster.channel_folder(index) / VOTES_FOLDER)
 
 
 async def test_a_crash_of_all_nodes_at_the_end_of_an_epoch_loses_nothing(tmp_path: Path, cuts: Path) -> None:

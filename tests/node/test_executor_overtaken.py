@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from consensus.block import Batch, CertifiedBlock
 from consensus.codec import encode
-from consensus.effects import Adopt, AdoptSnapshot, Execute, Executed, SnapshotFailed, StageChunk, StageSnapshot
+from consensus.effects import Adopt, AdoptSnapshot, Execute, Executed, LogRecord, SnapshotFailed, StageChunk, StageSnapshot
+from consensus.errors import InvariantViolation
 from consensus.mempool import Mempool
 from consensus.snapshot import Chunk, SnapshotManifest
 from consensus.transaction import decode_transaction
 from node.bodies import Bodies
 from node.executor import Executor
 from node.metrics import NodeMetrics
+from node.replica_host import ReplicaHost
 from node.staging import MAX_WAITING, Staging
 from tests.node.chain_support import LocalChannel
 
@@ -70,6 +75,22 @@ async def test_parts_of_a_snapshot_do_not_wait_for_a_batch_that_waits(tmp_path: 
         await asyncio.wait_for(running.executor.staging.finished(), 5)
         assert running.bodies.is_waiting
         assert list(own.store.state.staged()) == [(b"key", b"value")]
+    own.close()
+
+
+def test_a_vote_for_a_height_that_a_snapshot_covers_needs_no_transactions_any_more(tmp_path: Path) -> None:
+    """The answer to a proposal was under way when a snapshot took its place; one above the head must have its transactions."""
+    own = LocalChannel(tmp_path)
+    own.execute([])
+    bodies = Bodies("node0", Mempool(), own.store, own.clock, lambda peer, ids: None)
+    for sequence in (1, 2, 3):
+        bodies.keep(sequence, bytes([sequence]) * 32, ())
+    bodies.certified(2, ())
+    host = SimpleNamespace(_store=own.store, _bodies=bodies)
+    records = [LogRecord(sequence, 0, 0, 2, b"vote", bytes([sequence]) * 32) for sequence in (1, 2, 3)]
+    assert ReplicaHost.bodies_of(host, [records[0], records[2]]) == [(3, bytes([3]) * 32, ())]  # type: ignore[arg-type]
+    with pytest.raises(InvariantViolation, match="at 2 were given up"):
+        ReplicaHost.bodies_of(host, records)  # type: ignore[arg-type]
     own.close()
 
 

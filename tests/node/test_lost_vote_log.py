@@ -29,22 +29,26 @@ async def test_two_validators_and_a_wiped_one_decide_nothing(tmp_path: Path) -> 
         await cluster.level(3)
         assert not (await cluster.status(3))["voting"]
         await client.submit(cluster.transfer(4))
+        await cluster.until(lambda statuses: all(of(statuses, index)["in_flight"] for index in (0, 1)))
+        await client.submit(cluster.transfer(5))
 
-        def gave_up(statuses: Statuses) -> bool:
-            """The two have lost patience: they want another view, and get none, as the third has no part in it."""
-            return len(statuses) == 3 and all(of(statuses, index)["wants_view"] == ["node-0", "node-1"] for index in (0, 1))
+        def proposed(statuses: Statuses) -> bool:
+            """All three have the transaction; the two have done with it what they can, and the proposal after it has been made."""
+            known = len(statuses) == 3 and all(one["mempool"]["transactions"] > 1 for one in statuses)
+            return known and all(len(of(statuses, index)["in_flight"]) > 1 for index in (0, 1))
 
-        statuses = await cluster.until(gave_up)
+        statuses = await cluster.until(proposed)
         assert len({one["certified"] for one in statuses}) == 1
         for one in statuses:
             assert (one["epoch"], one["voting"]) == (0, one["node"] != "node-3")
-            assert all(3 not in slot["prepared_by"] + slot["committed_by"] for slot in one["in_flight"])
+            assert "node-3" not in one["wants_view"]
+            assert all(3 not in slot["prepared_by"] and not slot["committed_by"] for slot in one["in_flight"])
         cluster.start(2)
-        await cluster.pay(client, 5, 2)
+        await cluster.pay(client, 6, 2)
         await cluster.until(renewed(3, 1))
         await cluster.level(4)
         bob = await client.account("bob")
-        assert bob is not None and bob.balance_micro == 1_000_000_000 + 6_000
+        assert bob is not None and bob.balance_micro == 1_000_000_000 + 7_000
 
 
 async def test_a_disk_lost_twice_is_replaced_twice_and_every_vote_lies_in_the_epoch_of_its_log(tmp_path: Path) -> None:

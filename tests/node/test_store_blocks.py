@@ -35,6 +35,7 @@ from node.block_store import ChannelStore
 from node.key_value import StoreBusyError, StoreDamagedError, StoreError, open_database
 from node.store_layout import FORMAT_KEY
 from node.vote_log import VoteLog
+from tests.node.in_place import leave_in_place
 
 SIGNER = Ed25519Signer(bytes(range(32)))
 VALIDATORS = digest(b"validators")
@@ -244,6 +245,7 @@ APPEND_UNTIL_KILLED = """
 import sys
 from pathlib import Path
 from tests.node.test_store_blocks import *
+from tests.node.in_place import leave_in_place
 store = ChannelStore.open(Path(sys.argv[1]) / "blocks")
 votes = VoteLog.open(Path(sys.argv[1]) / "votes")
 header, result = genesis()
@@ -377,6 +379,7 @@ def test_log_cut_off_anywhere_opens_with_all_whole_records(tmp_path: Path) -> No
         for name, content in others.items():
             (torn / name).write_bytes(content)
         (torn / log.name).write_bytes(data[:cut])
+        leave_in_place(torn)
         votes = VoteLog.open(torn)
         assert [record.sequence for record in votes.records()] == [number for number, size in enumerate(sizes, start=1) if size <= cut]
         votes.close()
