@@ -58,7 +58,7 @@ class Upheaval(Campaign):
             snapshot_every=dice.choice([0, 5, 10]), snapshot_gap=dice.choice([8, 20, NEVER]),
         )  # fmt: skip
         self.n = NODES
-        keeps = dice.choice([None, 40])
+        keeps = dice.choice([None, 2, 40])
         for host in self.cluster.hosts:
             host.keeps = keeps
         if byzantine:

@@ -128,12 +128,16 @@ class Disk:
                 for height in [height for height in table if height < self.base]:
                     del table[height]
 
+    def keep(self, changes: tuple[bytes, ...]) -> None:
+        """Keep proofs of epochs that are not here yet."""
+        self.changes += changes[len(self.changes) :]
+
     def adopt(self, manifest: SnapshotManifest, header: Header) -> None:
         """Make the staged chunks the state, in one write."""
         entries = {key: value for chunk in self.staged for key, value in chunk.entries}
         self.ledger.restore(header, entries)
         self.blocks, self.base = [], header.height
         self.headers, self.certificates = {header.height: header}, {header.height: manifest.certificate}
-        self.changes += manifest.epochs[len(self.changes) :]
+        self.keep(manifest.epochs)
         self.staged, self.drafts, self.snapshot = [], {}, None
         self.doubtful.clear()

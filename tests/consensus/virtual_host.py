@@ -25,6 +25,7 @@ from consensus.effects import (
     Execute,
     Executed,
     Fault,
+    KeepProofs,
     Persist,
     Propose,
     Pruned,
@@ -179,6 +180,8 @@ class Host:
                 self.proposed = set()
             case EpochEntered():
                 self.entered.append(effect)
+            case KeepProofs(changes):
+                self.disk.keep(changes)
             case _:
                 raise AssertionError(f"nobody performs {effect}")
 
