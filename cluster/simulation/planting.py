@@ -1,0 +1,67 @@
+"""Planting a bug: one snippet of a module's source is replaced when this process imports the module. No file is changed.
+
+Only the standard library is imported here, so that a worker can plant before it imports anything that the bug is to be in.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from types import CodeType, ModuleType
+
+
+class PlantError(Exception):
+    """A bug cannot be planted: its module is imported already, or its snippet is not there exactly once."""
+
+
+def replaced(source: str, old: str, new: str, module: str) -> str:
+    """Return ``source`` with the bug in it.
+
+    Raises:
+        PlantError: ``old`` does not stand in it exactly once.
+    """
+    if source.count(old) != 1:
+        raise PlantError(f"{module}: the snippet stands in the source {source.count(old)} times, not once: {old!r}")
+    return source.replace(old, new)
+
+
+class _PlantedLoader(SourceFileLoader):
+    """Compiles the module's source with the replacement; never from or to a cache."""
+
+    def __init__(self, module: str, path: str, old: str, new: str) -> None:
+        super().__init__(module, path)
+        self._old = old
+        self._new = new
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        path = self.get_filename(fullname)
+        source = replaced(self.get_data(path).decode(), self._old, self._new, fullname)
+        return compile(source, path, "exec", dont_inherit=True)
+
+
+class _PlantedFinder(MetaPathFinder):
+    def __init__(self, module: str, old: str, new: str) -> None:
+        self._module = module
+        self._old = old
+        self._new = new
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if fullname != self._module:
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.origin is not None:
+            spec.loader = _PlantedLoader(fullname, spec.origin, self._old, self._new)
+        return spec
+
+
+def plant(module: str, old: str, new: str) -> None:
+    """Let this process import ``module`` with ``old`` replaced by ``new``.
+
+    Raises:
+        PlantError: it has been imported already.
+    """
+    if module in sys.modules:
+        raise PlantError(f"{module} is imported already")
+    sys.meta_path.insert(0, _PlantedFinder(module, old, new))

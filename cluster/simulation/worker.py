@@ -1,0 +1,69 @@
+"""A worker process: runs seeds, with or without a planted bug.
+
+At the top it imports nothing of the packages in which bugs are planted.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cluster.simulation.planting import plant
+
+if TYPE_CHECKING:
+    from cluster.simulation.exhaustive import Exploration
+    from cluster.simulation.settings import Outcome, Settings
+    from cluster.simulation.shrink import Replay
+
+COLLECT_EVERY = 20
+
+
+def prepare(edits: Sequence[tuple[str, str, str]]) -> None:
+    """Begin to work: plant what is to be planted; leave Ctrl-C to the parent.
+
+    Args:
+        edits: module, snippet and its replacement, for every place of a bug.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for module, old, new in edits:
+        plant(module, old, new)
+    gc.disable()
+
+
+def run(task: tuple[Settings, Sequence[int]]) -> list[Outcome]:
+    """Run seeds.
+
+    Args:
+        task: settings and seeds.
+    """
+    from cluster.simulation.simulation import run_seed  # noqa: PLC0415  # after planting
+
+    settings, seeds = task
+    outcomes = []
+    for count, seed in enumerate(seeds):
+        outcomes.append(run_seed(settings, seed))
+        if count % COLLECT_EVERY == COLLECT_EVERY - 1:
+            gc.collect()
+    gc.collect()
+    return outcomes
+
+
+def replay(task: tuple[Settings, int, bool]) -> Replay:
+    """Run one seed once more and tell what happens in it.
+
+    Args:
+        task: settings, seed, and whether to look for a smaller schedule that fails in the same way.
+    """
+    from cluster.simulation.shrink import replay_seed  # noqa: PLC0415  # after planting
+
+    settings, seed, shrink = task
+    return replay_seed(settings, seed, shrink=shrink)
+
+
+def explore(byzantine: int | None, most: int | None) -> Exploration:
+    """Explore the view changes of the small bounded schedule, with one replica, or none, Byzantine."""
+    from cluster.simulation.exhaustive import explore as explore_all  # noqa: PLC0415  # after planting
+
+    return explore_all(byzantine, most)

@@ -1,0 +1,83 @@
+"""A checker that cannot fail is worthless: planted bugs are caught, in worker processes of their own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster.simulation.bugs import BUGS, edits_of, find_bug, hunt, markdown_of
+from cluster.simulation.exhaustive import BYZANTINE, add_up, explore
+from cluster.simulation.habits import HABITS
+from cluster.simulation.planting import PlantError, plant, replaced
+from cluster.simulation.runner import Workers, run_many
+from cluster.simulation.settings import FAULTS, Settings
+from consensus.errors import InputError
+from tests.project import ROOT
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_the_snippets_of_every_bug_are_there_once_and_compile(bug) -> None:
+    sources: dict[str, str] = {}
+    for module, old, new in edits_of(bug.name):
+        source = sources.get(module) or Path(ROOT, module.replace(".", "/") + ".py").read_text(encoding="utf-8")
+        sources[module] = replaced(source, old, new, module)
+    for module, source in sources.items():
+        compile(source, module, "exec")
+    assert set(bug.faults) <= set(FAULTS)
+    assert set(bug.habits) <= set(HABITS)
+
+
+def test_the_table_holds_enough_bugs_with_different_names() -> None:
+    names = [bug.name for bug in BUGS]
+    assert len(names) == len(set(names)) >= 24
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_every_bug_is_caught_within_its_seeds(bug) -> None:
+    report = hunt(1, lambda done, total, name: None, (bug,), catches=1)
+    assert report.missed == (), report.bugs
+
+
+def test_a_caught_bug_tells_by_whom_and_how_to_see_it_again() -> None:
+    bug = find_bug("sent-before-synced")
+    settings = Settings(bug.nodes, bug.faults, plant=bug.name)
+    report = run_many((settings,), range(3), 1, lambda done, total, failed: None, edits_of(bug.name))
+    assert report.safety_violations == 3
+    assert report.failures[0].checker == "write-ahead"
+    assert report.failures[0].command.endswith("--plant sent-before-synced")
+    with Workers(1, edits_of(bug.name)) as workers:
+        replay = workers.replay(settings, 0, shrink=True)
+    assert replay.outcome.safety.startswith("write-ahead")
+    assert replay.dropped > 0
+
+
+def test_the_table_as_markdown() -> None:
+    report = hunt(1, lambda done, total, name: None, (find_bug("wiped-votes-at-once"),), catches=1)
+    lines = markdown_of(report).splitlines()
+    assert len(lines) == 3
+    assert lines[2].startswith("| `wiped-votes-at-once` |")
+
+
+def test_unknown_bugs_and_snippets_are_refused() -> None:
+    with pytest.raises(InputError, match="there is no bug 'nonsense'"):
+        find_bug("nonsense")
+    with pytest.raises(PlantError, match="2 times"):
+        replaced("a b a", "a", "c", "module")
+    assert "consensus.quorum" in sys.modules
+    with pytest.raises(PlantError, match="imported already"):
+        plant("consensus.quorum", "a", "b")
+
+
+def test_no_view_change_of_four_replicas_contradicts_a_decision() -> None:
+    report = add_up([explore(byzantine) for byzantine in BYZANTINE])
+    assert report.good, report
+    assert report.schedules > 500_000
+    assert report.decided > 1_000
+
+
+@pytest.mark.parametrize("name", ["o-not-recomputed", "o-loses-last", "prepared-dropped"])
+def test_the_exploration_finds_bugs_of_view_changes(name: str) -> None:
+    with Workers(1, edits_of(name)) as workers:
+        assert not add_up(workers.explore(BYZANTINE, most=400)).good
