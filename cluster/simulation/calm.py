@@ -36,7 +36,8 @@ class Calm:
         simulation.active.clear()
         simulation.network.weather(())
         for node in simulation.nodes:
-            node.disk_ms, node.clock.skew_ms = 0, 0
+            node.disk_ms = 0
+            node.clock.set_wrong(0)
             node.disarm()
             node.boot()
         self._look()

@@ -5,7 +5,7 @@ They share no rule with the core: quorums are computed and signatures counted he
 | checker | what it finds |
 | --- | --- |
 | agreement | two honest nodes with different blocks at one height |
-| validity | a transaction in a block that nobody sent, that may never be there, or that is there twice; block time that runs back |
+| validity | a transaction in a block that nobody sent, that may never be there, or that is there twice; block time that is wrong |
 | certificate | a certificate (of a block, or a prepared one) without q distinct good signatures, or for another block than the agreed one |
 | decision | a batch that is executed although no quorum can have committed to it |
 | new-view | a new-view that does not follow from q view-changes, and is taken |
@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 from cluster.simulation.settings import Violation
 from cluster.simulation.vote_checker import SCHEME, VoteChecker, quorum_of
 from cluster.simulation.workload import NEVER, Sending
-from cluster.simulation.world import World
+from cluster.simulation.world import GENESIS_MS, MAX_DRIFT_MS, World
 from consensus.block import Block, Certificate, Header
 from consensus.effects import Diverged
 from consensus.messages import Kind, ValidatorSet, signing_bytes
@@ -84,16 +84,27 @@ class Checker:
                 raise Violation("order", f"{node.name} executed block {header.height} after block {self.height}")
             self.chain[header.height] = known = header.hash
             self._times[header.height] = header.time_ms
+            self._check_time(node, header)
             self._validate(block, transactions)
         if known != header.hash:
             raise Violation("agreement", f"{node.name} has another block {header.height} than the others")
         if self._certified.get(header.height, known) != known:
             raise Violation("certificate", f"another block {header.height} was certified than {node.name} executed")
 
+    def _check_time(self, node: Node, header: Header) -> None:
+        """Check that block time does not run back, and is not ahead of the clocks of all honest nodes that a quorum cannot do without."""
+        before_ms = self._times.get(header.height - 1, 0)
+        if header.time_ms < before_ms:
+            raise Violation("validity", f"block {header.height} is of an earlier time than block {header.height - 1}")
+        names, simulation = self.set_at(header.height).names, node.simulation
+        skews = sorted((one.clock.most_skew_ms for one in simulation.nodes if one.honest and one.name in names), reverse=True)
+        needed = quorum_of(len(names)) - sum(self.votes.is_traitor(name) for name in names)
+        latest_ms = GENESIS_MS + simulation.now_ms + skews[min(needed, len(skews)) - 1] + MAX_DRIFT_MS
+        if before_ms < header.time_ms and latest_ms < header.time_ms:
+            raise Violation("validity", f"block {header.height} is {header.time_ms - latest_ms} ms ahead of {needed} honest clocks")
+
     def _validate(self, block: Block, transactions: Sequence[Transaction]) -> None:
         height, time_ms = block.header.height, block.header.time_ms
-        if time_ms < self._times.get(height - 1, 0):
-            raise Violation("validity", f"block {height} is of an earlier time than block {height - 1}")
         for one in transactions:
             sending, raw = self.sent.get(one.id, (None, b""))
             if sending is None or raw != one.raw:

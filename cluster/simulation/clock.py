@@ -18,18 +18,22 @@ class NodeClock:
         fast_ppm: how much faster than the world its clocks run.
 
     Attributes:
-        skew_ms: how wrong its chain time is.
+        most_skew_ms: how much too early its chain time ever was.
     """
 
     def __init__(self, world_ms: Callable[[], int], offset_ms: int, fast_ppm: int) -> None:
         self._world_ms = world_ms
         self._offset_ms = offset_ms
         self._rate = MILLION + fast_ppm
-        self.skew_ms = 0
+        self._skew_ms = self.most_skew_ms = 0
+
+    def set_wrong(self, skew_ms: int) -> None:
+        """Let chain time be so much too early (below 0: too late)."""
+        self._skew_ms, self.most_skew_ms = skew_ms, max(self.most_skew_ms, skew_ms)
 
     def now_ms(self) -> int:
         """Return chain time as this node believes it to be."""
-        return GENESIS_MS + self._world_ms() + self.skew_ms
+        return GENESIS_MS + self._world_ms() + self._skew_ms
 
     def monotonic_ms(self) -> int:
         """Return this node's monotonic time."""

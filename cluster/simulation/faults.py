@@ -66,7 +66,7 @@ def _begin_on(simulation: Simulation, fault: Fault, node: Node) -> None:
             node.disk_ms = fault.amount
         case "clock-skew" | "clock-jump":
             simulation.strike(fault.name)
-            node.clock.skew_ms = fault.amount
+            node.clock.set_wrong(fault.amount)
         case _:
             pass
 
@@ -104,4 +104,4 @@ def end(simulation: Simulation, fault: Fault) -> None:
             if fault.name == "slow-disk":
                 node.disk_ms = 0
             elif fault.name in ("clock-skew", "clock-jump"):
-                node.clock.skew_ms = 0
+                node.clock.set_wrong(0)

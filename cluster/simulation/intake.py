@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 
 from cluster.simulation.clock import NodeClock
 from cluster.simulation.store import ChainStore
+from consensus.application import OK
 from consensus.crypto import Verify
 from consensus.errors import DecodeError
-from consensus.mempool import ADDED, KNOWN, Mempool
+from consensus.mempool import ADDED, FULL, KNOWN, Mempool
 from consensus.transaction import Transaction, decode_transaction
 from contracts.application import LedgerApplication
 from node.bodies import Bodies
@@ -47,21 +48,34 @@ class Intake:
         self._share = share
         self._arrived = arrived
 
-    def submit(self, raw: bytes) -> None:
-        """Take what a client sends: durable before it is shared."""
-        transaction = self._admitted(raw)
-        if transaction is None:
-            return
+    def submit(self, raw: bytes) -> str:
+        """Take what a client sends, durable before it is shared; return OK, or why it is refused."""
+        try:
+            transaction = decode_transaction(raw)
+        except DecodeError:
+            return "BAD_TRANSACTION"
+        if self._store.locate(transaction.id) is not None or self._store.is_pending(transaction.id):
+            return OK
+        why = self._objection(transaction)
+        if why:
+            return why
         if not self._sync(lambda: self._store.add_pending((transaction,))):
-            return
-        if self._keep(transaction):
-            self._share((raw,))
+            return FULL
+        why = self._keep(transaction)
+        if why:
+            self._store.drop_pending((transaction.id,))
+            return why
+        self._share((raw,))
+        return OK
 
     def take(self, raws: Sequence[bytes]) -> None:
         """Take what a peer shares."""
         for raw in raws:
-            transaction = self._admitted(raw)
-            if transaction is not None:
+            try:
+                transaction = decode_transaction(raw)
+            except DecodeError:
+                continue
+            if transaction.id not in self._mempool and self._store.locate(transaction.id) is None and not self._objection(transaction):
                 self._keep(transaction)
 
     def restore(self) -> None:
@@ -76,29 +90,26 @@ class Intake:
         if gone:
             self._store.drop_pending(gone)
 
-    def _admitted(self, raw: bytes) -> Transaction | None:
-        """Return the transaction if it is new, well signed, and could execute now."""
-        try:
-            transaction = decode_transaction(raw)
-        except DecodeError:
-            return None
-        wanted = self._bodies.wants(transaction.id)
-        if transaction.id in self._mempool or (self._store.locate(transaction.id) is not None and not wanted):
-            return None
+    def _objection(self, transaction: Transaction) -> str:
+        """Say why a transaction is refused: it is badly signed, could not execute now, or there is no room; nothing if it is good."""
         envelope = transaction.envelope
         if self._application.sender_key(transaction.body.sender) not in (None, envelope.public_key):
-            return None
-        if not wanted:
+            return "WRONG_KEY"
+        if transaction.id not in self._mempool and not self._bodies.wants(transaction.id):
             verdict = self._application.check_transaction(transaction, self._clock.now_ms())
-            if not verdict.ok or self._mempool.room_for(transaction) != ADDED:
-                return None
-        if not self._check(envelope.scheme, envelope.public_key, envelope.body, envelope.signature):
-            return None
-        return transaction
+            if not verdict.ok:
+                return verdict.code
+            room = self._mempool.room_for(transaction)
+            if room != ADDED:
+                return room
+        is_signed = self._check(envelope.scheme, envelope.public_key, envelope.body, envelope.signature)
+        return "" if is_signed else "BAD_SIGNATURE"
 
-    def _keep(self, transaction: Transaction) -> bool:
+    def _keep(self, transaction: Transaction) -> str:
+        """Put a good transaction into the mempool; return why that is refused, if it is."""
         forced = self._bodies.wants(transaction.id)
-        if self._mempool.add(transaction, self._clock.monotonic_ms(), forced=forced) not in (ADDED, KNOWN):
-            return False
+        state = self._mempool.add(transaction, self._clock.monotonic_ms(), forced=forced)
+        if state not in (ADDED, KNOWN):
+            return state
         self._arrived((transaction.id,))
-        return True
+        return ""

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cluster.simulation.clock import NodeClock
 from cluster.simulation.dice import Dice
 from cluster.simulation.process import Process
 from cluster.simulation.store import Disk, VoteLog
-from cluster.simulation.world import MAX_VIEW_TIMEOUT_MS, VIEW_TIMEOUT_MS, WINDOW, World, next_key_of
+from cluster.simulation.world import SNAPSHOT_EVERY, World, next_key_of
 from consensus.crypto import Signer, digest
 from consensus.messages import ValidatorSet
-from consensus.state import ReplicaConfig
+from node.opening import Identity, replica_config
 
 if TYPE_CHECKING:
     from cluster.simulation.simulation import Simulation
     from cluster.simulation.traitor import Traitor
 
-LOG_ID = "log"
-SNAPSHOT_GAP = 12
-SILENCE_MS = 2_500
 BREAKDOWNS = (Exception,)
 """What may happen to a node that breaks the rules of its own software: it is down then."""
 
@@ -61,25 +59,15 @@ class Node:
         self._logs = 0
         self._is_unsure = False
         self._armed: tuple[int, str, int] | None = None
-        self.replica_config = ReplicaConfig(
-            name=name,
-            signers=(self.world.keys.signer(name), next_key_of(self.world, name)),
-            window=WINDOW,
-            max_in_flight=self.world.genesis.consensus.max_in_flight,
-            view_timeout_ms=VIEW_TIMEOUT_MS,
-            max_view_timeout_ms=MAX_VIEW_TIMEOUT_MS,
-            silence_ms=SILENCE_MS,
-            snapshot_gap=SNAPSHOT_GAP,
-            check=self.world.keys.check,
-        )
+        identity = Identity(name, (self.world.keys.signer(name), next_key_of(self.world, name)))
+        self.replica_config = replace(replica_config(self.world.genesis, identity, SNAPSHOT_EVERY), check=self.world.keys.check)
 
     # --------------------------------------------------------------------------------------------------------------- power
 
     @property
     def log(self) -> bytes:
         """Id of the vote log on the disk: empty for the first one."""
-        found: bytes = self.disk.votes.tables["meta"].get(LOG_ID, b"")
-        return found
+        return VoteLog(self.disk.votes).id
 
     def has_seat(self, validators: ValidatorSet) -> bool:
         """Tell whether a validator set names this node and the vote log that it has (one that lost its blocks will see)."""
@@ -101,11 +89,10 @@ class Node:
         self.process.start()
 
     def _begin_votes_anew(self) -> None:
-        """Forget all votes and take another log id: nobody can tell any more what was signed."""
-        self.disk.votes.clear()
+        """Forget all votes, and let the checkers forget them, too."""
         self._logs += 1
         self.simulation.checker.votes.wiped(self)
-        self.disk.votes.write([("meta", LOG_ID, digest(f"{self.name} {self._logs}".encode()))], sync=True)
+        VoteLog(self.disk.votes).begin_anew(digest(f"{self.name} {self._logs}".encode()))
 
     def power_cut(self) -> None:
         """Everything in memory is gone, and what the disk had not synced, or the later part of it."""
@@ -128,6 +115,7 @@ class Node:
         self.disk.chain.clear()
         self._is_unsure = True
         if votes:
+            self.disk.votes.clear()
             self._begin_votes_anew()
 
     def arm(self, writes: int, when: str, back_ms: int) -> None:
@@ -202,4 +190,8 @@ class Node:
     def submit(self, raw: bytes) -> None:
         """Take a client's transaction."""
         if self.process is not None:
-            self.guarded(self.process.intake.submit, raw)
+            self.guarded(self._submit, raw)
+
+    def _submit(self, raw: bytes) -> None:
+        if self.process is not None:
+            self.process.intake.submit(raw)

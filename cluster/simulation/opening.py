@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from cluster.simulation.store import ChainStore, VoteLog
 from cluster.simulation.world import World
 from consensus.block import genesis_header
 from consensus.errors import InvariantViolation
-from consensus.messages import ValidatorSet
 from consensus.recovery import Recovered
 from consensus.state_tree import StateTree
 from contracts.application import LedgerApplication
+from node import block_store, vote_log
+from node.opening import found_on
 
 
 def open_ledger(world: World, store: ChainStore) -> LedgerApplication:
@@ -33,23 +36,6 @@ def open_ledger(world: World, store: ChainStore) -> LedgerApplication:
     return LedgerApplication(genesis, store.state, tree, world.keys.check)
 
 
-def what_is_found(store: ChainStore, votes: VoteLog, epochs: tuple[ValidatorSet, ...], log: bytes) -> Recovered:
-    """Return what the disk holds for the replica.
-
-    Args:
-        epochs: that the stored state knows.
-        log: id of the vote log.
-    """
-    height, certificate = store.height, store.last_certificate()
-    certified = certificate.height if certificate is not None else 0
-    above = [header for one in range(certified + 1, height + 1) if (header := store.header(one)) is not None]
-    return Recovered(
-        epochs=epochs,
-        log=log,
-        first=store.first,
-        executed=height,
-        certificate=certificate,
-        headers={header.height: header.hash for header in above},
-        batches={header.height: header.batch_digest for header in above},
-        records=votes.records(),
-    )
+def what_is_found(store: ChainStore, votes: VoteLog, application: LedgerApplication) -> Recovered:
+    """Return what the disk holds for the replica, as :mod:`node.opening` finds it."""
+    return found_on(cast(block_store.ChannelStore, store), cast(vote_log.VoteLog, votes), application)

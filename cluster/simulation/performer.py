@@ -30,6 +30,7 @@ from consensus.effects import (
     StageSnapshot,
     ViewEntered,
 )
+from consensus.errors import InvariantViolation
 from consensus.messages import BlocksMessage
 
 if TYPE_CHECKING:
@@ -88,18 +89,28 @@ class Performer:
 
     def _write(self, records: tuple[LogRecord, ...]) -> None:
         process = self._process
-        bodies = [
-            (record.sequence, record.batch_digest, raws)
-            for record in records
-            if record.batch_digest and (raws := process.bodies.raws_of(record.batch_digest)) is not None
-        ]
-        writes = process.votes.writes(records, bodies)
+        writes = process.votes.writes(records, self._bodies_of(records))
 
         def write() -> None:
             process.votes.database.write(writes, sync=True)
             self._node.simulation.checker.votes.persisted(self._node, records)
 
         self._node.synced(write)
+
+    def _bodies_of(self, records: tuple[LogRecord, ...]) -> list[tuple[int, bytes, tuple[bytes, ...]]]:
+        """Return the transactions that must become durable with these records; none are needed up to the head.
+
+        Raises:
+            InvariantViolation: those of a later batch are not here any more.
+        """
+        found = []
+        for record in records:
+            raws = self._process.bodies.raws_of(record.batch_digest) if record.batch_digest else None
+            if raws is not None:
+                found.append((record.sequence, record.batch_digest, raws))
+            elif record.batch_digest and record.sequence > self._process.store.height:
+                raise InvariantViolation(f"the transactions of the batch at {record.sequence} were given up before its block")
+        return found
 
     def _perform(self, effect: Effect) -> None:
         match effect:
@@ -135,6 +146,7 @@ class Performer:
                 self._node.simulation.note_view(effect.view)
             case EpochEntered():
                 self._node.simulation.note(self._node, f"sits at {effect.index} in epoch {effect.validators.epoch}")
+                self._process.snapshots.epoch_entered(effect.validators)
             case Fault():
                 self._node.blamed += 1
             case Evidence():
@@ -156,13 +168,9 @@ class Performer:
         process, certificate = self._process, effect.certificate
         self._node.simulation.checker.certified(self._node, certificate)
 
-        def write() -> None:
-            process.store.put_certificate(certificate, sync=True)
-            process.snapshots.keep_proof(certificate.height)
-
         if not effect.last_of_epoch:
             process.store.put_certificate(certificate, sync=False)
-        elif not self._node.synced(write):
+        elif not self._node.synced(lambda: process.store.put_certificate(certificate, sync=True)):
             return
         process.votes.truncate(min(effect.truncate, process.store.durable_certificate), effect.epoch, effect.view)
         process.desk.certified(certificate.height)

@@ -69,6 +69,11 @@ BUGS = (
                 "    for digest in state.missing:\n        turn.broadcast(FetchBatch(digest))\n",
                 "",
             ),
+            Edit(
+                "consensus.catch_up",
+                "            if batch is not None:\n",
+                "            if batch is not None and turn.is_primary:\n",
+            ),
         ),
         4,
         TREASON,

@@ -1,4 +1,4 @@
-"""Planting a bug: one snippet of a module's source is replaced when this process imports the module. No file is changed.
+"""Planting a bug: snippets of modules are replaced when this process imports the modules. No file is changed.
 
 Only the standard library is imported here, so that a worker can plant before it imports anything that the bug is to be in.
 """
@@ -28,40 +28,45 @@ def replaced(source: str, old: str, new: str, module: str) -> str:
 
 
 class _PlantedLoader(SourceFileLoader):
-    """Compiles the module's source with the replacement; never from or to a cache."""
+    """Compiles the module's source with the replacements; never from or to a cache."""
 
-    def __init__(self, module: str, path: str, old: str, new: str) -> None:
+    def __init__(self, module: str, path: str, edits: Sequence[tuple[str, str]]) -> None:
         super().__init__(module, path)
-        self._old = old
-        self._new = new
+        self._edits = edits
 
     def get_code(self, fullname: str) -> CodeType | None:
         path = self.get_filename(fullname)
-        source = replaced(self.get_data(path).decode(), self._old, self._new, fullname)
+        source = self.get_data(path).decode()
+        for old, new in self._edits:
+            source = replaced(source, old, new, fullname)
         return compile(source, path, "exec", dont_inherit=True)
 
 
 class _PlantedFinder(MetaPathFinder):
-    def __init__(self, module: str, old: str, new: str) -> None:
-        self._module = module
-        self._old = old
-        self._new = new
+    def __init__(self) -> None:
+        self.edits: dict[str, list[tuple[str, str]]] = {}
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if fullname != self._module:
+        if fullname not in self.edits:
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.origin is not None:
-            spec.loader = _PlantedLoader(fullname, spec.origin, self._old, self._new)
+            spec.loader = _PlantedLoader(fullname, spec.origin, self.edits[fullname])
         return spec
 
 
-def plant(module: str, old: str, new: str) -> None:
-    """Let this process import ``module`` with ``old`` replaced by ``new``.
+def plant(edits: Sequence[tuple[str, str, str]]) -> None:
+    """Let this process import modules with snippets replaced.
+
+    Args:
+        edits: module, snippet, and what stands in its place.
 
     Raises:
-        PlantError: it has been imported already.
+        PlantError: a module has been imported already.
     """
-    if module in sys.modules:
-        raise PlantError(f"{module} is imported already")
-    sys.meta_path.insert(0, _PlantedFinder(module, old, new))
+    finder = _PlantedFinder()
+    for module, old, new in edits:
+        if module in sys.modules:
+            raise PlantError(f"{module} is imported already")
+        finder.edits.setdefault(module, []).append((old, new))
+    sys.meta_path.insert(0, finder)

@@ -25,6 +25,7 @@ from consensus.messages import ValidatorSet
 from consensus.replica import Replica
 from consensus.state_tree import StateTree
 from consensus.transaction import Transaction
+from contracts.application import LedgerApplication
 
 if TYPE_CHECKING:
     from cluster.simulation.node import Node
@@ -49,8 +50,8 @@ class Process:
         self.alive = True
         self.clock: NodeClock = node.clock
         self.store = ChainStore(node.disk.chain)
-        self.votes = VoteLog(node.disk.votes)
-        self.application = open_ledger(node.world, self.store)
+        self.votes: VoteLog = VoteLog(node.disk.votes)
+        self.application: LedgerApplication = open_ledger(node.world, self.store)
         self.mempool = Mempool(LIMITS)
         self.bodies = SimulatedBodies(node.name, self.mempool, self.store, node.clock, self._ask)
         rules = node.world.genesis.consensus
@@ -64,7 +65,7 @@ class Process:
         )  # fmt: skip
         for sequence, digest, raws in self.votes.bodies():
             self.bodies.restore(sequence, digest, raws)
-        self.replica = Replica(node.replica_config, what_is_found(self.store, self.votes, self.epochs(), node.log))
+        self.replica = Replica(node.replica_config, what_is_found(self.store, self.votes, self.application))
         self.performer = Performer(self)
         self.proposer = Proposer(self)
         self._inbox: deque[Event] = deque()
@@ -194,12 +195,12 @@ class Process:
             self.store.drop_pending(spent)
         return True
 
-    def replaced(self, tree: StateTree) -> None:
-        """Go on from another state: a snapshot took the place of the own one."""
+    def replaced(self, height: int, tree: StateTree) -> None:
+        """Go on from the state at ``height``: a snapshot took the place of the own one."""
         self.store.reload()
         self.application.restore(tree)
         self.desk.snapshot_adopted()
-        self.desk.drop_inadmissible(self.mempool.waiting_since(self.clock.monotonic_ms(), len(self.mempool)), self.clock.now_ms())
+        self.bodies.certified(height, ())
 
     def _share(self, raws: Sequence[bytes]) -> None:
         if raws:

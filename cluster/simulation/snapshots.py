@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cluster.simulation.disk import Write
 from cluster.simulation.settings import Violation
 from cluster.simulation.store import HEAD
-from cluster.simulation.world import WINDOW
+from cluster.simulation.world import SNAPSHOT_EVERY, WINDOW
 from consensus.block import Header, decode_header
 from consensus.codec import encode
 from consensus.effects import (
@@ -22,15 +22,15 @@ from consensus.effects import (
     StageChunk,
     StageSnapshot,
 )
-from consensus.messages import ChunkMessage, SnapshotMessage
+from consensus.messages import ChunkMessage, SnapshotMessage, ValidatorSet
 from consensus.snapshot import make_snapshot
 from consensus.state_tree import StateTree
-from consensus.validators import EpochChange, set_at
+from consensus.validators import EpochChange
+from node.pruning import prune_target
 
 if TYPE_CHECKING:
     from cluster.simulation.process import Process
 
-SNAPSHOT_EVERY = 6
 DEPTH = 2
 """Four chunks: a state this small would be one, and nothing would be tried."""
 
@@ -66,14 +66,13 @@ class Snapshots:
             self._database.write([*old, ("snapshots", height, shelved)], sync=False)
         self._prune(height)
 
-    def keep_proof(self, height: int) -> None:
-        """Keep the proof of the epoch that begins after this block, if one does; it is durable when this returns."""
-        epochs, store = self._process.epochs(), self._process.store
-        following = set_at(epochs, height + 1)
-        header, certificate = store.header(height), store.certificate(height)
-        if following.first_height == height + 1 and following.epoch and header is not None and certificate is not None:
-            proof = encode(EpochChange(encode(header), certificate, following))
-            self._database.write([("proofs", following.epoch, proof)], sync=True)
+    def epoch_entered(self, validators: ValidatorSet) -> None:
+        """Keep the proof of an epoch that began, if the last block before it is here and certified."""
+        last, store = validators.first_height - 1, self._process.store
+        header, certificate = store.header(last), store.certificate(last)
+        if validators.epoch and header is not None and certificate is not None:
+            proof = encode(EpochChange(encode(header), certificate, validators))
+            self._database.write([("proofs", validators.epoch, proof)], sync=True)
 
     def keep_proofs(self, changes: Sequence[bytes]) -> None:
         """Keep proofs that came with a snapshot: the certificates that they need cannot be had any more."""
@@ -88,8 +87,8 @@ class Snapshots:
         """Let go of what a snapshot of this node and the water marks cover."""
         retain = self._process.node.simulation.schedule.retain_blocks
         newest = max(self._tables["snapshots"], default=0)
-        first = min(self._process.store.height - retain + 1, newest + 1, certified - WINDOW + 1)
-        if retain and first > self._process.store.first:
+        first = prune_target(self._process.store.height, certified, retain, newest, WINDOW)
+        if retain and first > self._process.store.first_height:
             self._process.post(Pruned(first))
             self._process.store.prune(first)
 
@@ -130,7 +129,8 @@ class Snapshots:
         process.node.simulation.strike("snapshot")
         if not process.node.synced(write):
             return None
-        process.replaced(tree)
+        self._pinned = {}
+        process.replaced(effect.height, tree)
         return SnapshotAdopted(effect.height, process.epochs())
 
     def _replacement(self, effect: AdoptSnapshot, header: Header) -> list[Write]:
@@ -141,7 +141,7 @@ class Snapshots:
         writes: list[Write] = [("state", key, None) for key in self._tables["state"] if key not in staged]
         writes += [("state", key, value) for key, value in staged.items()]
         writes += [("staged", key, None) for key in staged]
-        writes += [("blocks", one, None) for one in self._tables["blocks"]]
+        writes += [(table, one, None) for table in ("blocks", "places") for one in self._tables[table]]
         writes += [("headers", one, None) for one in self._tables["headers"] if one]
         writes += [("headers", height, header), ("meta", HEAD, height), ("certificates", height, effect.manifest.certificate)]
         known = len(self._tables["proofs"])

@@ -10,10 +10,12 @@ from consensus.application import FinalizedBlock
 from consensus.block import Block, Certificate, Header
 from consensus.codec import encode
 from consensus.effects import LogRecord
+from consensus.errors import InvariantViolation
+from consensus.messages import Vote
 from consensus.transaction import Transaction
 
 RecordKey = tuple[int, int, int, int]
-HEAD, CUT = "head", "cut"
+HEAD, CUT, LOG_ID = "head", "cut", "log"
 
 
 class StateReader:
@@ -85,6 +87,30 @@ class VoteLog:
         """Tell whether this log holds all votes above the last certified block of the store; not if the store lost blocks since."""
         return certified >= int(self.database.tables["meta"].get(CUT, 0))
 
+    @property
+    def id(self) -> bytes:
+        """Which log this is: empty for the first one of a node."""
+        return bytes(self.database.tables["meta"].get(LOG_ID, b""))
+
+    def begin_anew(self, log_id: bytes) -> None:
+        """Forget all votes and take another id: nobody can tell any more what was signed."""
+        tables = self.database.tables
+        doomed: list[Write] = [(table, key, None) for table in ("records", "bodies") for key in tables[table]]
+        self.database.write([*doomed, ("meta", CUT, None), ("meta", LOG_ID, log_id)], sync=True)
+
+    def add_evidence(self, first: Vote, second: Vote) -> bool:
+        """Keep two votes that contradict each other; False if there is proof for that place already."""
+        place = (first.epoch, first.sender, first.kind, first.view, first.sequence)
+        if place in self.database.tables["evidence"]:
+            return False
+        self.database.write([("evidence", place, (first, second))], sync=True)
+        return True
+
+    def evidence(self) -> Iterator[tuple[Vote, Vote]]:
+        """Yield all pairs of contradicting votes."""
+        for _, pair in sorted(self.database.tables["evidence"].items()):
+            yield pair
+
     def records(self) -> tuple[LogRecord, ...]:
         """Return all records by key."""
         return tuple(record for _, record in sorted(self.database.tables["records"].items()))
@@ -135,7 +161,7 @@ class ChainStore:
         return int(height)
 
     @property
-    def first(self) -> int:
+    def first_height(self) -> int:
         """Lowest height whose block is here (one above the head if none is)."""
         return min(self._blocks, default=self.height + 1)
 
@@ -169,6 +195,10 @@ class ChainStore:
     def locate(self, transaction_id: bytes) -> tuple[int, int] | None:
         """Return height and position of an executed transaction."""
         return self._places.get(transaction_id)
+
+    def is_pending(self, transaction_id: bytes) -> bool:
+        """Tell whether a taken-in transaction is kept here."""
+        return transaction_id in self.database.tables["pending"]
 
     def pending(self) -> list[tuple[bytes, bytes]]:
         """Return taken-in transactions (id, raw) that are not spent."""
@@ -215,19 +245,26 @@ class ChainStore:
         self.database.write([("pending", one, None) for one in ids], sync=False)
 
     def prune(self, first: int) -> None:
-        """Let go of the blocks below ``first``; genesis stays."""
+        """Let go of the blocks below ``first``, for sure; genesis stays, and the header and certificate that the rest hangs on.
+
+        Raises:
+            InvariantViolation: one of these is not here.
+        """
+        if first - 1 not in self._headers or first - 1 not in self._certificates:
+            raise InvariantViolation(f"the header or the certificate of height {first - 1} is not stored")
         doomed: list[Write] = [("blocks", height, None) for height in self._blocks if height < first]
         doomed += [("headers", height, None) for height in self._headers if 0 < height < first - 1]
         doomed += [("certificates", height, None) for height in self._certificates if height < first - 1]
-        if doomed:
-            self.database.write(doomed, sync=False)
+        doomed += [("places", one, None) for one, (height, _) in self._places.items() if height < first]
+        self.database.write(doomed, sync=True)
+        self.durable_certificate = self._certificate_put
 
 
 class Disk:
     """Both databases of a node, and how they fail together."""
 
     def __init__(self) -> None:
-        self.votes = Database("records", "bodies", "meta")
+        self.votes = Database("records", "bodies", "evidence", "meta")
         self.chain = Database("headers", "blocks", "certificates", "places", "state", "pending", "meta", "snapshots", "staged", "proofs")
 
     def lose(self, keep_votes: int = 0, keep_chain: int = 0) -> None:

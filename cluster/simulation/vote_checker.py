@@ -80,6 +80,10 @@ class VoteChecker:
             self._logged[name] = {}
             self._prepared[name] = {}
 
+    def is_traitor(self, name: str) -> bool:
+        """Tell whether a node is not honest."""
+        return name in self._traitors
+
     # ---------------------------------------------------------------------------------------------------------- durability
 
     def persisted(self, node: Node, records: Sequence[LogRecord]) -> None:

@@ -6,9 +6,12 @@ At the top it imports nothing of the packages in which bugs are planted.
 from __future__ import annotations
 
 import gc
+import logging
 import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+import structlog
 
 from cluster.simulation.planting import plant
 
@@ -21,14 +24,14 @@ COLLECT_EVERY = 20
 
 
 def prepare(edits: Sequence[tuple[str, str, str]]) -> None:
-    """Begin to work: plant what is to be planted; leave Ctrl-C to the parent.
+    """Begin to work: plant what is to be planted; log nothing, and leave Ctrl-C to the parent.
 
     Args:
         edits: module, snippet and its replacement, for every place of a bug.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for module, old, new in edits:
-        plant(module, old, new)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    plant(edits)
     gc.disable()
 
 

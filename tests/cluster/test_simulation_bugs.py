@@ -67,7 +67,7 @@ def test_unknown_bugs_and_snippets_are_refused() -> None:
         replaced("a b a", "a", "c", "module")
     assert "consensus.quorum" in sys.modules
     with pytest.raises(PlantError, match="imported already"):
-        plant("consensus.quorum", "a", "b")
+        plant([("consensus.quorum", "a", "b")])
 
 
 def test_no_view_change_of_four_replicas_contradicts_a_decision() -> None:
