@@ -133,7 +133,7 @@ class Network:
         arrival_ms = self._now_ms() + self._base_delay_ms + slow_ms
         if self._reorder_ms:
             return arrival_ms + self._chance.randrange(self._reorder_ms)
-        arrival_ms += self._chance.randrange(2)
+        arrival_ms += self._chance.getrandbits(1)
         self._last[link] = arrival_ms = max(arrival_ms, self._last.get(link, 0))
         return arrival_ms
 

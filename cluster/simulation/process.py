@@ -69,7 +69,7 @@ class Process:
         self.performer = Performer(self)
         self.proposer = Proposer(self)
         self._inbox: deque[Event] = deque()
-        self._pumping = False
+        self._pumping = self._woken = False
         self._house_kept_ms = node.clock.monotonic_ms()
         self._tick_at: int | None = None
         self.intake.restore()
@@ -85,9 +85,16 @@ class Process:
     # -------------------------------------------------------------------------------------------------- events to effects
 
     def post(self, event: Event) -> None:
-        """Queue an event for the replica, and step it unless that is going on."""
+        """Queue an event for the replica: all that come in one moment are stepped together."""
         self._inbox.append(event)
-        self.pump()
+        self.wake()
+
+    def wake(self) -> None:
+        """Step the replica through what waits when everything else of this moment has happened."""
+        if not self._woken and not self._pumping:
+            self._woken = True
+            simulation = self.node.simulation
+            simulation.at(simulation.now_ms, self._if_alive, self._wake, ())
 
     def receive(self, sender: str, message: object) -> None:
         """Take what came over a link."""
@@ -99,6 +106,10 @@ class Process:
                 self.node.say(sender, Share(tuple(found)))
         else:
             self.post(Received(sender, message))  # type: ignore[arg-type]  # all else are consensus messages
+
+    def _wake(self) -> None:
+        self._woken = False
+        self.pump()
 
     def pump(self) -> None:
         """Step the replica through everything that waits, unless its disk is at work; propose what there is."""
@@ -217,7 +228,7 @@ class Process:
         if self.bodies.arrived(transaction_ids):
             self.desk.retry()
             self.executor.arrived()
-        self.pump()
+        self.wake()
 
     def _answer(self, effect: CheckBatch, reason: str | None) -> None:
         self.post(BatchChecked(effect.view, effect.sequence, effect.digest, reason is None, reason or ""))

@@ -227,7 +227,7 @@ def make_schedule(settings: Settings, seed: int) -> Schedule:
     spares = 1 if chance.random() < 0.25 or "membership" in settings.faults else 0
     maker = _Maker(settings, chance, end_ms, settings.nodes + spares)
     _add_traitors(maker)
-    names = [name for name in settings.faults if name in _MAKERS]
+    names = [name for name in _MAKERS if name in settings.faults]
     if names:
         chosen = chance.sample(names, min(len(names), chance.randint(1, 5)))
         for name in chosen:

@@ -27,6 +27,7 @@ from consensus.effects import (
     ViewEntered,
     Waiting,
 )
+from consensus.errors import DecodeError
 from consensus.messages import (
     BlocksMessage,
     FetchBlocks,
@@ -102,7 +103,14 @@ def _describe_change(value: object) -> str:
 
 
 def words(message: object) -> str:
-    """Return a message in words."""
+    """Return a message in words, also one that does not decode."""
+    try:
+        return _words(message)
+    except DecodeError as error:
+        return f"{type(message).__name__} that does not decode: {error}"
+
+
+def _words(message: object) -> str:
     match message:
         case PrePrepareMessage(vote) | VoteMessage(vote):
             return vote_words(vote)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from cluster.simulation.settings import Outcome, Settings
     from cluster.simulation.shrink import Replay
 
-COLLECT_EVERY = 20
 
 
 def prepare(edits: Sequence[tuple[str, str, str]]) -> None:
@@ -38,18 +37,20 @@ def prepare(edits: Sequence[tuple[str, str, str]]) -> None:
 def run(task: tuple[Settings, Sequence[int]]) -> list[Outcome]:
     """Run seeds.
 
+    What is there before the first run stays, so that picking up after each run looks at what that run left only.
+
     Args:
         task: settings and seeds.
     """
     from cluster.simulation.simulation import run_seed  # noqa: PLC0415  # after planting
 
     settings, seeds = task
+    if not gc.get_freeze_count():
+        gc.freeze()
     outcomes = []
-    for count, seed in enumerate(seeds):
+    for seed in seeds:
         outcomes.append(run_seed(settings, seed))
-        if count % COLLECT_EVERY == COLLECT_EVERY - 1:
-            gc.collect()
-    gc.collect()
+        gc.collect()
     return outcomes
 
 
