@@ -179,7 +179,7 @@ class Performer:
     def _serve_blocks(self, effect: ServeBlocks) -> None:
         store, blocks = self._process.store, []
         for height in range(effect.first, effect.last + 1):
-            raw, certificate = store.encoded_block(height), store.certificate(height)
+            raw, certificate = store.encoded_block(height), store.certificate(height) or effect.instead
             if raw is None or certificate is None:
                 break
             blocks.append(CertifiedBlock(raw, certificate))

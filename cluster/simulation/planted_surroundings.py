@@ -62,17 +62,7 @@ BUGS = (
             Edit(
                 "consensus.ordering",
                 "        turn.state.missing[vote.digest] = vote.sequence\n        turn.broadcast(FetchBatch(vote.digest))",
-                "        turn.state.missing[vote.digest] = vote.sequence",
-            ),
-            Edit(
-                "consensus.catch_up",
-                "    for digest in state.missing:\n        turn.broadcast(FetchBatch(digest))\n",
-                "",
-            ),
-            Edit(
-                "consensus.catch_up",
-                "            if batch is not None:\n",
-                "            if batch is not None and turn.is_primary:\n",
+                "        pass",
             ),
         ),
         4,

@@ -88,7 +88,7 @@ class Snapshots:
         retain = self._process.node.simulation.schedule.retain_blocks
         newest = max(self._tables["snapshots"], default=0)
         first = prune_target(self._process.store.height, certified, retain, newest, WINDOW)
-        if retain and first > self._process.store.first_height:
+        if retain and first > self._process.store.first_height and self._process.store.certificate(first - 1) is not None:
             self._process.post(Pruned(first))
             self._process.store.prune(first)
 

@@ -158,9 +158,17 @@ class VoteChecker:
                 self._certified(node, message.body.certificate)
         elif isinstance(message, BlocksMessage):
             for block in message.blocks:
-                self._certified(node, block.certificate)
+                if len(block.certificate.votes) > 1:
+                    self._certified(node, block.certificate)
+                else:
+                    self._check_vouching(node, block.certificate)
         elif isinstance(message, FetchBlocks | FetchSnapshot | FetchChunk | FetchBatch):
             self._asked(node, message)
+
+    def _check_vouching(self, node: Node, own: Certificate) -> None:
+        """Check that a node that sends a block without a certificate vouches for it: with its own checkpoint vote, which it sent before."""
+        if self._votes[node.name].get((own.epoch, Kind.CHECKPOINT, 0, own.height)) != own.header_hash:
+            raise Violation("certificate", f"{node.name} sends block {own.height} that it never signed, without a certificate")
 
     def _check_view_change(self, node: Node, message: ViewChangeMessage) -> None:
         """Check that a node's own view-change tells of everything that it ever committed to above its stable checkpoint."""

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from cluster.simulation.shrink import Replay
 
 
-
 def prepare(edits: Sequence[tuple[str, str, str]]) -> None:
     """Begin to work: plant what is to be planted; log nothing, and leave Ctrl-C to the parent.
 
