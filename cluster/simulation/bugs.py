@@ -88,15 +88,21 @@ def hunt(jobs: int, progress: Callable[[int, int, str], None], bugs: Sequence[Bu
     with Workers(1) as sound:
         for number, bug in enumerate(bugs):
             progress(number, len(bugs), bug.name)
-            found.append(_hunt_one(bug, jobs, catches, sound))
+            found.append(hunt_one(bug, jobs, catches, sound, range(bug.seeds)))
     return BugReport(tuple(found), tuple(catch.bug for catch in found if not catch.good))
 
 
-def _hunt_one(bug: Bug, jobs: int, catches: int, sound: Workers) -> Catch:
-    """Look for one bug. A run that fails without it, too, catches nothing."""
+def hunt_one(bug: Bug, jobs: int, catches: int, sound: Workers, seeds: range) -> Catch:
+    """Look for one bug. A run that fails without it, too, catches nothing.
+
+    Args:
+        jobs, catches: as for :func:`hunt`.
+        sound: a worker without the bug.
+        seeds: to try at most.
+    """
     settings, outcomes, caught = settings_of(bug), list[Outcome](), 0
     with Workers(jobs, edits_of(bug.name)) as workers:
-        for chunk in workers.outcomes((settings,), range(bug.seeds)):
+        for chunk in workers.outcomes((settings,), seeds):
             failing = [outcome.seed for outcome in chunk if outcome.failed]
             unsound = [outcome.seed for outcome in sound.some((msgspec.structs.replace(settings, plant=""), failing)) if outcome.failed]
             outcomes += [outcome for outcome in chunk if outcome.seed not in unsound]

@@ -14,6 +14,7 @@ They share no rule with the core: quorums are computed and signatures counted he
 | separation | a signature that is good in another place, too: as another kind, in another epoch, view or channel |
 | write-ahead | a vote that was sent before it was durable |
 | mute | a vote of a node whose vote log is not the one that its seat belongs to |
+| join | a replica that stays in its view although f + 1 honest others left it |
 | evidence | proof of double signing against an honest node |
 | order | a block executed out of order |
 | memory | a table of the core that grows without bound |
@@ -27,13 +28,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cluster.simulation.join_checker import JoinChecker
 from cluster.simulation.settings import Violation
 from cluster.simulation.vote_checker import SCHEME, VoteChecker, quorum_of
 from cluster.simulation.workload import NEVER, Sending
 from cluster.simulation.world import GENESIS_MS, MAX_DRIFT_MS, World
 from consensus.block import Block, Certificate, Header
-from consensus.effects import Diverged
-from consensus.messages import Kind, ValidatorSet, signing_bytes
+from consensus.effects import Diverged, Event, Received
+from consensus.messages import Kind, ValidatorSet, ViewChangeMessage, signing_bytes
 from consensus.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class Checker:
         self._keys = world.keys
         self.sets: dict[int, ValidatorSet] = {0: world.first_set}
         self.votes = VoteChecker(world.keys, self.sets, self.certified)
+        self._joins = JoinChecker()
         self.chain: dict[int, bytes] = {}
         self.placed: dict[bytes, int] = {}
         self.sent: dict[bytes, tuple[Sending, bytes]] = {}
@@ -70,6 +73,11 @@ class Checker:
     def height(self) -> int:
         """Greatest height that an honest node executed."""
         return len(self.chain)
+
+    def stepped(self, node: Node, event: Event) -> None:
+        """A replica took an event."""
+        if isinstance(event, Received) and isinstance(event.message, ViewChangeMessage):
+            self._joins.stepped(node, event.message, is_honest=self.votes.is_own_view_change(event.message))
 
     # -------------------------------------------------------------------------------------------------------------- blocks
 

@@ -115,7 +115,7 @@ class Network:
         if (
             link in self._cut
             or (self._loss and self._chance.randrange(PER_MILLE) < self._loss)
-            or (self._picky and self._is_picked(message))
+            or (self._picky and self._is_picked(message, *link))
         ):
             self.lost += 1
             return
@@ -123,10 +123,14 @@ class Network:
         for _ in range(copies):
             self._at(self._arrival_ms(link), self._deliver, sender, sender.session, endpoint, endpoint.session, message)
 
-    def _is_picked(self, message: object) -> bool:
-        """Whether a message gets lost because of its kind."""
+    def _is_picked(self, message: object, sender: int, receiver: int) -> bool:
+        """Whether a message gets lost because of its kind, and of whom it comes from or goes to."""
         kind = kind_of(message)
-        return any(kind in fault.words and self._chance.randrange(PER_MILLE) < fault.amount for fault in self._picky)
+        for fault in self._picky:
+            is_aimed_at = not fault.nodes or (sender if "from" in fault.words else receiver) in fault.nodes
+            if is_aimed_at and kind in fault.words and self._chance.randrange(PER_MILLE) < fault.amount:
+                return True
+        return False
 
     def _arrival_ms(self, link: tuple[int, int]) -> int:
         slow_ms = max(self._slow.get(link[0], 0), self._slow.get(link[1], 0)) if self._slow else 0

@@ -45,8 +45,8 @@ BUGS = (
             ),
         ),
         4,
-        TREASON,
-        800,
+        ("loss", "byzantine"),
+        200,
         habits=("stale-view-change",),
     ),
     Bug(
@@ -133,8 +133,7 @@ BUGS = (
         ),
         7,
         ("partition", "one-way", "loss"),
-        400,
-        calm_ms=5_000,
+        40,
     ),
     Bug(
         "view-change-not-resent",

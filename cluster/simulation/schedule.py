@@ -17,6 +17,11 @@ KINDS = ("pre-prepare", "prepare", "commit", "checkpoint", "view-change", "new-v
 LATE = 0.4
 """How often a primary dies only when all other faults have stopped: patience must have fallen back by then."""
 NOBODY_YET = -1
+PER_MILLE = 1_000
+STORM = 0.3
+"""How often lost messages make view follow view."""
+AIMED = 0.7
+"""How often messages that get lost because of their kind are only those to, or from, some nodes: so one alone prepares, or is not heard."""
 BURST = 0.3
 """How often links fail many times in a row, for a short time each: that is what makes views change half-way."""
 
@@ -29,7 +34,7 @@ class Fault(msgspec.Struct, frozen=True):
         at_ms, until_ms: from when to when (``until_ms`` of a crash: when the node starts again).
         nodes: whom it strikes, by place; empty: everybody.
         amount: how much: per mille, milliseconds, or a count, as the fault has it.
-        words: which kinds of it.
+        words: which kinds of it (of a loss: which messages, and whether those to or from ``nodes``).
     """
 
     name: str
@@ -100,11 +105,32 @@ class _Maker:
         return tuple(sorted(self.chance.sample(range(self.nodes), self.chance.randint(1, max(1, most)))))
 
 
+def _storm(maker: _Maker) -> None:
+    """Let view follow view: nothing commits for a while, one replica prepares alone, and the view-change of one is not heard."""
+    at_ms = maker.chance.randrange(maker.end_ms)
+    for _ in range(maker.chance.randint(3, 6)):
+        until_ms = min(maker.end_ms, at_ms + maker.chance.choice((350, 500, 800, 1_200)))
+        lucky, other = maker.chance.sample(range(maker.settings.nodes), 2)
+        unlucky = tuple(node for node in range(maker.nodes) if node != lucky)
+        unheard = (maker.chance.choice((lucky, other)),)
+        maker.faults.append(Fault("loss", at_ms, until_ms, (), PER_MILLE, ("commit",)))
+        maker.faults.append(Fault("loss", at_ms, until_ms, unlucky, PER_MILLE, ("prepare", "to")))
+        maker.faults.append(Fault("loss", at_ms, until_ms, unheard, PER_MILLE, ("view-change", "from")))
+        at_ms = until_ms
+        if at_ms >= maker.end_ms:
+            return
+
+
 def _loss(maker: _Maker) -> None:
-    if maker.chance.random() < BURST:
+    if maker.chance.random() < STORM:
+        _storm(maker)
+    elif maker.chance.random() < BURST:
         for _ in range(maker.chance.randint(2, 6)):
             kinds = tuple(sorted(maker.chance.sample(KINDS, maker.chance.randint(1, 2))))
-            maker.add("loss", amount=maker.chance.choice((400, 700, 1_000)), words=kinds, longest=1_500)
+            nodes: tuple[int, ...] = ()
+            if maker.chance.random() < AIMED:
+                nodes, kinds = maker.some(maker.nodes - 1), (*kinds, maker.chance.choice(("to", "from")))
+            maker.add("loss", nodes, maker.chance.choice((400, 700, 1_000)), kinds, longest=1_500)
     else:
         maker.add("loss", amount=maker.chance.choice((20, 100, 300, 600)))
 

@@ -69,6 +69,7 @@ class VoteChecker:
         self._prepared: dict[str, dict[tuple[int, int], tuple[int, bytes]]] = {}
         self._commits: dict[tuple[int, int, bytes], dict[str, None]] = {}
         self._separated: dict[tuple[str, int], None] = {}
+        self._view_changes: dict[ViewChangeMessage, None] = {}
         self._second = 0
         self._requests: dict[tuple[str, object], int] = {}
 
@@ -83,6 +84,10 @@ class VoteChecker:
     def is_traitor(self, name: str) -> bool:
         """Tell whether a node is not honest."""
         return name in self._traitors
+
+    def is_own_view_change(self, message: ViewChangeMessage) -> bool:
+        """Tell whether an honest node sent this view-change."""
+        return message in self._view_changes
 
     # ---------------------------------------------------------------------------------------------------------- durability
 
@@ -149,6 +154,7 @@ class VoteChecker:
         if isinstance(message, _VOTES):
             self._own_vote(node, message.vote)
             if isinstance(message, ViewChangeMessage):
+                self._view_changes[message] = None
                 self._check_view_change(node, message)
             if isinstance(message, NewViewMessage):
                 for vote in decode_new_view_body(message.body).pre_prepares:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from cluster.simulation.bugs import BUGS, edits_of, find_bug, hunt, markdown_of
+from cluster.simulation.bugs import BUGS, Catch, edits_of, find_bug, hunt, hunt_one, markdown_of
 from cluster.simulation.exhaustive import BYZANTINE, add_up, explore
 from cluster.simulation.habits import HABITS
+from cluster.simulation.planted import Bug
 from cluster.simulation.planting import PlantError, plant, replaced
 from cluster.simulation.runner import Workers, run_many
 from cluster.simulation.settings import FAULTS, Settings
@@ -34,10 +37,26 @@ def test_the_table_holds_enough_bugs_with_different_names() -> None:
     assert len(names) == len(set(names)) >= 24
 
 
+SHOWN_BY: dict[str, int] = {}
+"""Bugs that the first seeds do not show: from which on ten seeds are tried here. (``gridpact simulate --bugs`` begins with 0.)"""
+
+
+@pytest.fixture(scope="module")
+def catches() -> Iterator[dict[str, Catch]]:
+    """How every bug was caught, all of them planted at the beginning, two at a time."""
+
+    def catch(bug: Bug) -> Catch:
+        start = SHOWN_BY.get(bug.name, 0)
+        return hunt_one(bug, 1, 1, sound, range(start, start + 10))
+
+    with Workers(1) as sound, ThreadPoolExecutor(2) as threads:
+        yield {one.bug: one for one in threads.map(catch, BUGS)}
+
+
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
-def test_every_bug_is_caught_within_its_seeds(bug) -> None:
-    report = hunt(1, lambda done, total, name: None, (bug,), catches=1)
-    assert report.missed == (), report.bugs
+def test_every_bug_is_caught(bug: Bug, catches: dict[str, Catch]) -> None:
+    assert catches[bug.name].caught > 0
+    assert SHOWN_BY.get(bug.name, 0) + 10 <= bug.seeds
 
 
 def test_a_caught_bug_tells_by_whom_and_how_to_see_it_again() -> None:
