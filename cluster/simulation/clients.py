@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from cluster.simulation.simulation import Simulation
 
 AGAIN_MS = 1_500
+FORGETFUL, MOST_AGAIN = 3, 4
+"""Every third client goes on to send for a while."""
 
 
 class Clients:
@@ -24,6 +26,7 @@ class Clients:
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
         self._awaited: list[Sending] = []
+        self._asked_again: dict[Sending, int] = {}
 
     def begin(self, sendings: Sequence[Sending]) -> None:
         """Schedule the first sendings."""
@@ -36,7 +39,7 @@ class Clients:
 
     def _send(self, sending: Sending, raw: bytes, attempt: int) -> None:
         simulation = self._simulation
-        if simulation.checker.is_spent(sending.sender, sending.nonce):
+        if simulation.checker.is_spent(sending.sender, sending.nonce) and not self._asks_again(sending):
             return
         node = simulation.nodes[(sending.node + attempt) % simulation.settings.nodes]
         simulation.note(node, f"gets {sending}")
@@ -44,6 +47,11 @@ class Clients:
             node.submit(raw)
         if sending.kind not in NEVER or attempt < 2:
             simulation.at(simulation.now_ms + AGAIN_MS, self._send, sending, raw, attempt + 1)
+
+    def _asks_again(self, sending: Sending) -> bool:
+        """Whether a client sends once more what is in the chain: the answer got lost on its way to him."""
+        self._asked_again[sending] = times = self._asked_again.get(sending, 0) + 1
+        return sending.number % FORGETFUL == 0 and times <= MOST_AGAIN
 
     def missing(self) -> list[Sending]:
         """Return what must commit and did not yet."""

@@ -5,6 +5,7 @@
 | equivocate | as primary it proposes two batches for one place, one to each half, and votes with each half for its own |
 | double | votes for something else now and then, in every kind of vote |
 | silent | says nothing to some |
+| idle | as primary it proposes nothing |
 | mute-checkpoint | never signs a header |
 | stale-view-change | leaves prepared certificates out of its view-changes, or shows older ones |
 | forged-view-change | asks for inflated views, with proofs that prove nothing |
@@ -26,6 +27,7 @@ HABITS = (
     "equivocate",
     "double",
     "silent",
+    "idle",
     "mute-checkpoint",
     "stale-view-change",
     "forged-view-change",

@@ -165,9 +165,10 @@ BUGS = (
             ),
         ),
         4,
-        ("partition", "one-way", "dead"),
+        ("loss", "byzantine"),
         400,
-        calm_ms=4_000,
+        habits=("idle",),
+        calm_ms=10_000,
     ),
     Bug(
         "timer-too-early",

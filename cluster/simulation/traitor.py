@@ -135,11 +135,13 @@ class Traitor:
 
     # -------------------------------------------------------------------------------------------------------- single votes
 
-    def _pre_prepare(self, to: str, message: PrePrepareMessage) -> object:
+    def _pre_prepare(self, to: str, message: PrePrepareMessage) -> object | None:
         """Propose another batch to one half, or a bad one to all; then prepare it, too, which a primary may not."""
         vote = message.vote
         if not self._is_own(vote):
             return message
+        if self.has("idle"):
+            return None
         place = (vote.epoch, vote.view, vote.sequence)
         if place not in self._other:
             other = self._other_batch(message.batch)
