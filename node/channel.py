@@ -107,7 +107,7 @@ class Channel(ChannelReports):
             store, votes, mempool, desk, bodies, application, clock, metrics, rules.view_timeout_ms, self._serving, self._executor.put,
             self._announce, self._epoch_entered, self._accuse,
         )  # fmt: skip
-        self._replica = replica = Replica(replica_config(genesis, identity, disk.snapshot_every), found_on(store, votes, application))
+        self._replica = replica = Replica(replica_config(genesis, identity, disk), found_on(store, votes, application))
         self._driver = Driver(replica, self._host, clock, self._persist, door.send_message, self._broadcast, metrics)
         self._intake = Intake(
             application, application.sender_key, store, mempool, bodies, self._arrived, clock, threads, door.share, metrics

@@ -66,7 +66,7 @@ async def run_node(config: NodeConfig, stop: asyncio.Event) -> None:
         shelf = SnapshotShelf(config.snapshots_folder(genesis.channel))
         try:
             match_votes(store, votes)
-            disk = ChannelDisk(store, votes, shelf, config.retain_blocks, config.snapshot_every)
+            disk = ChannelDisk(store, votes, shelf, config.retain_blocks, config.snapshot_every, config.fetch_snapshots)
             channel = Channel(genesis, identity, disk, clock, threads, metrics.channel(genesis.channel))
             _check_keys(config, identity, channel)
             await _serve(config, channel, metrics, stop)
