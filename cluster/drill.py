@@ -1,6 +1,6 @@
 """``gridpact drill``: faults on real processes under load; nothing acknowledged may be lost, counted twice or seen differently.
 
-Load (:mod:`cluster.drill_load`), faults (:mod:`cluster.faults`), history (:mod:`cluster.history`) and checks (:mod:`cluster.inspection`,
+Load (:mod:`cluster.load_stream`), faults (:mod:`cluster.faults`), history (:mod:`cluster.history`) and checks (:mod:`cluster.inspection`,
 :mod:`cluster.chain_book`) are kept apart; this module is the schedule. A round:
 
 1. transactions become final, and all nodes are level and connected;
@@ -31,7 +31,6 @@ from msgspec import structs
 
 from cluster.chain_book import ChainBook, Violation
 from cluster.checkers import percentile
-from cluster.drill_load import DrillLoad
 from cluster.drill_round import Round, hit, play_round, set_scene
 from cluster.faults import FaultName, fault_of_round, target_of_round
 from cluster.history import History
@@ -40,15 +39,18 @@ from cluster.lab import Lab, lab_plan
 from cluster.lab_building import LabParts
 from cluster.lab_meters import LabMeters, MeterKeys
 from cluster.load import BlockWatch, LoadClient
+from cluster.load_stream import LoadStream
 from cluster.options import RunError
 from cluster.stage import Stage
-from cluster.workload import BALANCE_MICRO, Actors, make_actors
+from cluster.workload import BALANCE_MICRO, Actors, Kind, make_actors, sign_range
+from contracts.genesis import Genesis
 from node.provisioning import ClusterPlan, NodePlan
 
 ACCOUNTS, METERS, BROKER_METERS = 60, 30, 6
 ATTEMPT_TIMEOUT_S = 1.5
 BLOCK_TIMEOUT_S = 1.5
 LOG_LEVEL = "info"
+LOAD_KINDS: tuple[Kind, ...] = ("transfer", "reading")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,7 @@ async def run_drill(settings: DrillSettings, report: Report) -> DrillResult:
         history = History()
         watch = BlockWatch(session, lab.urls, history, time.monotonic, BLOCK_TIMEOUT_S)
         client = LoadClient(session, lab.urls, history, time.monotonic, ATTEMPT_TIMEOUT_S)
-        load = DrillLoad(lab, actors, history, client, settings.rate)
+        load = LoadStream(settings.nodes, partial(_sign, lab.genesis, actors), history, client, settings.rate)
         meters = LabMeters(lab, keys) if keys.names else None
         stage = Stage(lab, session, history, watch, load, meters)
         result = await _Drill(settings, stage, actors, report).run()
@@ -177,6 +179,13 @@ async def run_drill(settings: DrillSettings, report: Report) -> DrillResult:
 def _plan(actors: Actors, keys: MeterKeys, nodes: tuple[NodePlan, ...]) -> ClusterPlan:
     plan = lab_plan(actors, nodes)
     return replace(plan, meters=(*plan.meters, *keys.genesis_meters(actors.owner)), log_level=LOG_LEVEL)
+
+
+def _sign(genesis: Genesis, actors: Actors, numbers: range, now_ms: int) -> list[bytes]:
+    """Return transfers and readings in turn."""
+    turns = range(numbers.start // 2, numbers.stop // 2)
+    parts = [sign_range(genesis, actors, kind, turns, now_ms) for kind in LOAD_KINDS]
+    return [raw for pair in zip(*parts, strict=True) for raw in pair]
 
 
 class _Drill:

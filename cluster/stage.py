@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from cluster.collect import Head, read_head
-from cluster.drill_load import DrillLoad
 from cluster.history import History
 from cluster.lab import Lab
 from cluster.lab_meters import LabMeters
 from cluster.load import BlockWatch
+from cluster.load_stream import LoadStream
 from cluster.options import RunError
 
 HEAD_TIMEOUT_S = 1.0
@@ -41,7 +41,7 @@ class Stage:
     session: aiohttp.ClientSession
     history: History
     watch: BlockWatch
-    load: DrillLoad
+    load: LoadStream
     meters: LabMeters | None
     refilled: set[int] = field(default_factory=set)
     withdrawn: int = 0
