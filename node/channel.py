@@ -122,6 +122,7 @@ class Channel(ChannelReports):
 
         Raises:
             InvariantViolation: this node broke a rule: stop, keep the disk.
+            StoreError: its store is damaged, or refuses a write.
         """
         self._door.open(links)
         self._restore_pending()
@@ -134,6 +135,7 @@ class Channel(ChannelReports):
                 tasks.create_task(self._keep_house(), name="housekeeping")
                 tasks.create_task(self._upkeep.run(), name="upkeep")
                 tasks.create_task(self._serving.run(), name="serving")
+                tasks.create_task(self._door.run(), name="door")
         except BaseExceptionGroup as group:
             self.stopped_because = "; ".join(str(error) for error in group.exceptions)
             raise
