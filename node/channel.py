@@ -110,7 +110,7 @@ class Channel(ChannelReports):
         self._replica = replica = Replica(replica_config(genesis, identity, disk.snapshot_every), found_on(store, votes, application))
         self._driver = Driver(replica, self._host, clock, self._persist, door.send_message, self._broadcast, metrics)
         self._intake = Intake(
-            application, application.sender_key, store, mempool, bodies, self._arrived, clock, threads, door.share, metrics
+            application, application.sender_key, store, mempool, bodies, self._arrived, clock, threads, door.share, self.is_level, metrics
         )
         self._clerk = Clerk(identity, votes, application, clock, self._intake.submit)
         self._upkeep = Upkeep(disk, rules.window, self.epoch_changes, lambda first: post(Pruned(first)), threads, writing)

@@ -15,9 +15,13 @@ from consensus.validators import EpochChange
 from contracts.events import AnyEvent, Billed, decode_receipt
 from contracts.views import AccountView, ChangeView, EpochView, MeterView, OffenceView, ValidatorView, View
 
+FULL, BEHIND = "FULL", "BEHIND"
+PASSING = frozenset({FULL, BEHIND})
+"""Refusals that pass: nothing was kept, try again. FULL: the node has no room now. BEHIND: it does not know the present state."""
+
 
 class SubmissionView(View, frozen=True):
-    """What became of a transaction. Code OK: it is durable on this node and will be ordered; else why not."""
+    """What became of a transaction. Code OK: it is durable on this node and will be ordered; else why not (see :data:`PASSING`)."""
 
     id: str
     code: str
