@@ -125,7 +125,7 @@ class Intake:
             return self._refused("", "BAD_TRANSACTION", str(error), source)
         id_hex = transaction.id.hex()
         pooled = transaction.id in self._mempool
-        if self._store.locate(transaction.id) is not None or (pooled and (source == PEER or transaction.id in self._durable)):
+        if (pooled and (source == PEER or transaction.id in self._durable)) or self._store.locate(transaction.id) is not None:
             if source == MQTT:
                 self._metrics.readings_duplicated.inc()
             return Submission(id_hex, OK)
