@@ -209,6 +209,7 @@ class StatusView(View, frozen=True):
     Fields:
         epoch: number of the validator set that agrees on blocks now; ``members`` are its validators by index.
         index: this node's place among them; null if it only follows. ``voting`` says whether it has one.
+        vote_log: id of this node's vote log (hex; empty: of a folder that was new): a seat belongs to a key and a log.
         next_epoch_height: first block of the next set, once one is announced.
         wants_view: members that asked for the view being entered.
         first_height: first block that is stored in full on this node (1: it has all).
@@ -242,6 +243,7 @@ class StatusView(View, frozen=True):
     peers: list[PeerView]
     diverged: bool
     websockets: int
+    vote_log: str = ""
 
 
 class HealthView(View, frozen=True):
