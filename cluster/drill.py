@@ -102,6 +102,7 @@ class DrillResult(msgspec.Struct, frozen=True):
         withdrawn: acknowledged by nobody but a node whose disk was then destroyed, so sent again by their clients.
         resent: sendings that repeated an earlier one, for want of an answer.
         recovery_s: over all rounds. catch_up_s: until the node that was hit had caught up.
+        left_out: rounds after which a node had every block and did not vote: it waited for another view than the others were in.
         readings: confirmed to the meters of the broker's lab.
         failures: what went wrong, and when; empty in a good drill.
     """
@@ -128,6 +129,7 @@ class DrillResult(msgspec.Struct, frozen=True):
     recovery_by_fault_s: dict[str, Recovery]
     catch_up_s: Recovery
     resent: int
+    left_out: int
     readings: int
     blocks: int
     views: int
@@ -272,6 +274,7 @@ class _Drill:
             },
             catch_up_s=_of([one.catch_up_s for one in rounds]),
             resent=history.resent,
+            left_out=sum(1 for one in rounds if one.left_out),
             readings=sum(len(sequences) for sequences in meters.confirmed.values()) if meters is not None else 0,
             blocks=book.height,
             views=view,
