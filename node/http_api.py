@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import structlog
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from consensus.errors import InputError
 from node.http.call import ApiContext, Call, Limits
@@ -151,8 +151,8 @@ async def _as_error(_request: web.Request, answer: web.StreamResponse) -> None:
     """Make an answer of the library's own an error as all are: an ``Expect`` that it does not know is refused before any middleware."""
     if isinstance(answer, web.HTTPExpectationFailed):
         error = from_http_exception(answer)
-        answer.body, answer.content_type = error.body, error.content_type
-        answer.headers[hdrs.CONTENT_LENGTH] = str(len(error.body or b""))
+        body = (error.text or "").encode()
+        answer.body, answer.content_type, answer.content_length = body, error.content_type, len(body)
 
 
 def _guard(context: ApiContext) -> Any:  # noqa: ANN401 (aiohttp's middleware type is internal)

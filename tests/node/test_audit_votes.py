@@ -124,12 +124,12 @@ def test_stray_entries_and_wrong_marks_are_noticed(copy: Path, genesis: Genesis,
     assert any(told in one for one in found), found
 
 
-def test_every_lower_cut_is_noticed(copy: Path, genesis: Genesis) -> None:
+def test_a_lower_cut_is_noticed(copy: Path, genesis: Genesis) -> None:
     database = open_database(copy / "votes")
     mark = dict(database.scan(b"m/cut"))[b"m/cut"]
     database.close()
     assert int.from_bytes(mark[:8], "big") == CERTIFIED
-    for height in range(CERTIFIED):
+    for height in (0, 1, CERTIFIED - 1):
         lower = (b"m/cut", height.to_bytes(8, "big") + mark[8:])
         found = faults_after(copy, genesis, lambda _, lower=lower: [lower])  # type: ignore[misc]
         assert any(f"says {height}, which its checksum contradicts" in one for one in found), found
