@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from consensus.errors import InputError
 from node.http.call import ApiContext, Call, Limits
@@ -152,7 +152,8 @@ async def _as_error(_request: web.Request, answer: web.StreamResponse) -> None:
     if isinstance(answer, web.HTTPExpectationFailed):
         error = from_http_exception(answer)
         body = (error.text or "").encode()
-        answer.body, answer.content_type, answer.content_length = body, error.content_type, len(body)
+        answer.body, answer.content_type = body, error.content_type
+        answer.headers[hdrs.CONTENT_LENGTH] = str(len(body))
 
 
 def _guard(context: ApiContext) -> Any:  # noqa: ANN401 (aiohttp's middleware type is internal)
