@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,15 @@ INPUTS = {
 }
 
 
+REACHED = {
+    "messages": (
+        "StageSnapshot", "StageChunk", "AdoptSnapshot", "BAD_SNAPSHOT", "ServeSnapshot", "ServeChunk", "Adopt", "ServeBlocks",
+        "BAD_CERTIFICATE", "Execute", "Certified", "ViewEntered", "EpochEntered", "Evidence",
+    ),
+}  # fmt: skip
+"""Words that must occur in the outcomes: without them a part of the code is not fed at all."""
+
+
 @pytest.mark.parametrize("target", TABLE)
 def test_target_bears_everything(target: str, tmp_path: Path) -> None:
     with work_folder() as work:
@@ -45,6 +55,8 @@ def test_target_bears_everything(target: str, tmp_path: Path) -> None:
     assert accepted > INPUTS[target] // 50, "most of what is fed must get somewhere"
     assert refused > 0
     assert len(result.corpus) > 5
+    words = {word for outcome in result.outcomes for word in re.split("[^A-Za-z_]+", outcome)}
+    assert set(REACHED.get(target, ())) <= words
 
 
 class Planted(Stateless):
