@@ -29,7 +29,8 @@ from consensus.messages import (
     VoteMessage,
     body_digest,
 )
-from consensus.state import Peer, Turn
+from consensus.state import Adoption, Peer, Turn
+from consensus.vouching import adopt_vouched, fetch_vouched, is_vouched, serve_vouched
 
 BLOCKS_PER_FETCH = 32
 FETCH_TIMEOUT_MS = 2_000
@@ -49,6 +50,7 @@ def send_status(turn: Turn) -> None:
         turn.broadcast(FetchBatch(digest))
     if state.stuck_at == state.certified:
         fetch_blocks(turn, stuck=True)
+        fetch_vouched(turn)
     state.stuck_at = state.certified
     state_transfer.go_on(turn)
 
@@ -209,6 +211,8 @@ def on_fetch_blocks(turn: Turn, peer: str, message: FetchBlocks) -> None:
     last = min(message.last, turn.state.certified, message.first + BLOCKS_PER_FETCH - 1)
     if 1 <= message.first <= last:
         turn.emit(ServeBlocks(peer, message.first, last))
+    elif message.first > turn.state.certified:
+        serve_vouched(turn, peer, message.first)
 
 
 def on_blocks(turn: Turn, peer: str, message: BlocksMessage) -> None:
@@ -237,7 +241,12 @@ def on_blocks(turn: Turn, peer: str, message: BlocksMessage) -> None:
         if not turn.state.knows_epoch(block.certificate.epoch) and height > state.executed + turn.config.window:
             break
         if not turn.certifies(block.certificate):
+            if is_vouched(turn, block.certificate):
+                adopt_vouched(turn, block, peer)
+                continue
             _distrust(turn, known)
+            if len(block.certificate.votes) == 1:
+                break  # it lost the certificate since it told us; its own vote is all it has
             raise PeerFault(peer, Suspicion.BAD_CERTIFICATE, f"block {height}")
         taken = True
         if height <= state.executed:
@@ -273,9 +282,10 @@ def adopt_fetched(turn: Turn) -> None:
     for height in [height for height in state.fetched if height < following]:
         certify(turn, state.fetched.pop(height)[0].certificate)
     if state.adopting is None and not turn.state.is_replaced and following in state.fetched:
-        state.adopting = state.fetched.pop(following)
+        block, peer = state.fetched.pop(following)
+        state.adopting = Adoption(block, peer)
         state.submitted = max(state.submitted, following)
-        turn.emit(Adopt(following, state.adopting[0]))
+        turn.emit(Adopt(following, block))
 
 
 def on_adoption_failed(turn: Turn, sequence: int, reason: str) -> None:
@@ -287,7 +297,7 @@ def on_adoption_failed(turn: Turn, sequence: int, reason: str) -> None:
     state = turn.state
     if state.adopting is None or sequence != state.executed + 1:
         raise InvariantViolation(f"block {sequence} refused that nobody adopts")
-    peer = state.adopting[1]
+    peer = state.adopting.peer
     state.adopting = None
     state.submitted = state.executed
     turn.fault(peer, Suspicion.BAD_BLOCK, f"block {sequence}: {reason}")

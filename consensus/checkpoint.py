@@ -16,6 +16,7 @@ from consensus.errors import InvariantViolation, PeerFault, Suspicion
 from consensus.messages import Kind, ValidatorSet, Vote, VoteMessage, make_certificate
 from consensus.ordering import execute_decided
 from consensus.state import Turn
+from consensus.vouching import fetch_vouched
 
 
 def on_executed(turn: Turn, sequence: int, header_hash: bytes, announced: tuple[ValidatorSet, ...] = ()) -> None:
@@ -31,16 +32,19 @@ def on_executed(turn: Turn, sequence: int, header_hash: bytes, announced: tuple[
     announce(turn, announced)
     state.own_headers[sequence] = header_hash
     held = state.held.pop(sequence, None)
-    if state.adopting is not None:
-        block, peer = state.adopting
-        held, state.adopting = block.certificate, None
-        if peer in state.peers:
-            state.peers[peer].fetch_failures = 0
+    adoption, state.adopting = state.adopting, None
+    if adoption is not None:
+        if adoption.is_certified:
+            held = adoption.block.certificate
+        if adoption.peer in state.peers:
+            state.peers[adoption.peer].fetch_failures = 0
     if held is not None:
         certify(turn, held)
         return
     sign_header(turn, sequence)
     _try_certificate(turn, sequence)
+    if adoption is not None:
+        fetch_vouched(turn)
 
 
 def sign_header(turn: Turn, sequence: int) -> None:

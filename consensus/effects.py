@@ -220,11 +220,17 @@ class Certified:
 
 @dataclass(frozen=True, slots=True)
 class ServeBlocks:
-    """A node asks for certified blocks ``first`` to at most ``last``: send what there is as a ``BlocksMessage``."""
+    """A node asks for certified blocks ``first`` to at most ``last``: send what there is as a ``BlocksMessage``.
+
+    Attributes:
+        instead: what stands in place of the certificate of the one block that is asked for, which has none yet
+            (:mod:`consensus.vouching`).
+    """
 
     peer: str
     first: int
     last: int
+    instead: Certificate | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,6 +133,20 @@ class Peer:
     offer_failures: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """A block of others that the host executes now.
+
+    Attributes:
+        peer: who sent it.
+        is_certified: its certificate was checked; else it is vouched for only (:mod:`consensus.vouching`).
+    """
+
+    block: CertifiedBlock
+    peer: str
+    is_certified: bool = True
+
+
 @dataclass(slots=True)
 class Transfer:
     """A snapshot that is being fetched (:mod:`consensus.state_transfer`).
@@ -222,7 +236,7 @@ class ReplicaState:
     overtaken: bool = False
     next_status_ms: int = 0
     fetched: dict[int, tuple[CertifiedBlock, str]] = field(default_factory=dict)
-    adopting: tuple[CertifiedBlock, str] | None = None
+    adopting: Adoption | None = None
     stuck_at: int = -1
     in_touch: bool = False
     looked_ms: int = 0

@@ -13,6 +13,8 @@ from concurrent.futures import Executor as Threads
 from functools import partial
 from typing import TypeVar
 
+import structlog
+
 from consensus.application import Application, FinalizedBlock
 from consensus.block import (
     NO_PROPOSER,
@@ -50,6 +52,7 @@ from node.epochs import EpochBook
 from node.metrics import ChannelMetrics
 from node.staging import Staging
 
+log = structlog.get_logger("gridpact.executor")
 T = TypeVar("T")
 PORTION = 128
 
@@ -219,6 +222,14 @@ class Executor:
         portions = [transactions[first : first + PORTION] for first in range(0, len(transactions), PORTION)]
         return all(await asyncio.gather(*(self._in_thread(_are_signed, portion) for portion in portions)))
 
+    def _tell_what_goes(self) -> None:
+        """Say so if own blocks make way that no certificate was ever seen of: nobody can tell any more whether the others have the same."""
+        certificate, head = self._store.last_certificate(), self._store.head()
+        certified = certificate.height if certificate is not None else 0
+        if head is not None and head.height > certified:
+            text = "a snapshot takes the place of blocks that were never certified here: compare the last one with another node's"
+            log.warning(text, first=certified + 1, last=head.height, hash=head.hash.hex())
+
     async def _adopt_snapshot(self, height: int, manifest: SnapshotManifest) -> None:
         """Make what was staged the state, if it is the certified one; from here on the store begins at its height."""
         await self.staging.finished()
@@ -226,6 +237,7 @@ class Executor:
         if height <= self._height:
             self._done(SnapshotFailed(height, f"block {self._height} is here already"))
             return
+        self._tell_what_goes()
         self._store.put_epoch_changes(manifest.epochs)
         async with self._writing:
             tree = await self._in_thread(lambda: self._store.adopt_snapshot(header, manifest.certificate, publish=False))

@@ -117,7 +117,7 @@ class Serving:
         blocks: list[CertifiedBlock] = []
         size = 0
         for height in range(request.first, request.last + 1):
-            raw, certificate = self._store.encoded_block(height), self._store.certificate(height)
+            raw, certificate = self._store.encoded_block(height), self._store.certificate(height) or request.instead
             if raw is None or certificate is None or (blocks and size + len(raw) > MAX_SERVED_BYTES):
                 break
             blocks.append(CertifiedBlock(raw, certificate))

@@ -241,7 +241,7 @@ class Rehearsal:
                 yield self._adopt(host, sequence, certified)
             case Certified():
                 host.certificates[effect.certificate.height] = effect.certificate
-            case ServeBlocks(peer, first, last):
+            case ServeBlocks(peer, first, last, _):
                 held = range(first, min(last, max(host.certificates, default=0)) + 1)
                 blocks = tuple(CertifiedBlock(encode(self.chain.made[one - 1].block), host.certificates[one]) for one in held)
                 self._send(host, VALIDATORS.index(peer), BlocksMessage(blocks))

@@ -34,10 +34,10 @@ def test_votes_are_dropped_only_after_the_certificate_is_on_disk(tmp_path: Path,
 
             monkeypatch.setattr(database, "write", write)
 
-        one.votes.append([LogRecord(1, 0, int(Kind.COMMIT), b"")])
+        one.votes.append([LogRecord(1, 0, 0, int(Kind.COMMIT), b"")])
         spy("store", one.store._database)
         spy("votes", one.votes._database)
-        one.channel._host.certified(Certified(Certificate(0, 1, b"h" * 32, (CertificateVote(0, b""),)), 1, 0))
+        one.channel._host.certified(Certified(Certificate(0, 1, b"h" * 32, (CertificateVote(0, b""),)), 1, 0, 0))
         kept = [record.sequence for record in one.votes.records()]
         assert kept == [1] or order[0] == ("store", True), order
     finally:

@@ -265,7 +265,7 @@ def test_a_status_out_of_range_does_no_harm() -> None:
     lone, chain = Lone(3), Chain()
     for body in (
         StatusBody(0, False, -5, -5, -5, None),
-        StatusBody(0, False, 2**60, 0, 2**60, None),
+        StatusBody(0, False, 2**60, 2**60, 2**60, None),
         StatusBody(0, False, 0, 0, 2**60, None),
     ):
         lone.hear(0, StatusMessage(chain.vote(Kind.STATUS, 0, 0, body_digest(body), 0, chain.epochs[0]), body))

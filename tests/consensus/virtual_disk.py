@@ -110,12 +110,13 @@ class Disk:
             self.persist(tuple(self.doubtful[height]))
         self.doubtful.clear()
 
-    def certified_blocks(self, first: int, last: int) -> tuple[CertifiedBlock, ...]:
+    def certified_blocks(self, first: int, last: int, instead: Certificate | None = None) -> tuple[CertifiedBlock, ...]:
         found: list[CertifiedBlock] = []
         for height in range(first, last + 1):
-            if height <= self.base or height not in self.certificates:
+            certificate = self.certificates.get(height, instead)
+            if height <= self.base or certificate is None:
                 break
-            found.append(CertifiedBlock(self.blocks[height - self.base - 1][1], self.certificates[height]))
+            found.append(CertifiedBlock(self.blocks[height - self.base - 1][1], certificate))
         return tuple(found)
 
     def prune(self, first: int) -> None:

@@ -225,7 +225,7 @@ class Host:
         snapshot, answer = self.disk.snapshot, None
         height = decode_header(snapshot.manifest.header).height if snapshot is not None else 0
         if isinstance(effect, ServeBlocks):
-            answer = BlocksMessage(self.disk.certified_blocks(effect.first, effect.last))
+            answer = BlocksMessage(self.disk.certified_blocks(effect.first, effect.last, effect.instead))
         elif snapshot is not None and isinstance(effect, ServeSnapshot) and effect.height <= height:
             answer = SnapshotMessage(encode(snapshot.manifest))
         elif (

@@ -8,14 +8,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from structlog.testing import capture_logs
 
 from consensus.block import Batch, CertifiedBlock
 from consensus.codec import encode
-from consensus.effects import Adopt, AdoptSnapshot, Execute, Executed, LogRecord, SnapshotFailed, StageChunk, StageSnapshot
+from consensus.effects import Adopt, AdoptSnapshot, Execute, Executed, LogRecord, SnapshotAdopted, SnapshotFailed, StageChunk, StageSnapshot
 from consensus.errors import InvariantViolation
 from consensus.mempool import Mempool
 from consensus.snapshot import Chunk, SnapshotManifest
 from consensus.transaction import decode_transaction
+from node.block_reader import CERTIFICATE_PREFIX, HEIGHT
 from node.bodies import Bodies
 from node.executor import Executor
 from node.metrics import NodeMetrics
@@ -92,6 +94,29 @@ def test_a_vote_for_a_height_that_a_snapshot_covers_needs_no_transactions_any_mo
     with pytest.raises(InvariantViolation, match="at 2 were given up"):
         ReplicaHost.bodies_of(host, records)  # type: ignore[arg-type]
     own.close()
+
+
+async def test_blocks_that_were_never_certified_do_not_make_way_for_a_snapshot_in_silence(tmp_path: Path) -> None:
+    """Nobody can tell any more whether the others have the same ones: a broken disk would go unnoticed."""
+    other, own = LocalChannel(tmp_path / "other"), LocalChannel(tmp_path / "own")
+    for _ in range(3):
+        other.execute([])
+    own.execute([])
+    mine = own.store.head()
+    assert mine is not None
+    own.store._database.write([(CERTIFICATE_PREFIX + HEIGHT.pack(1), None)], sync=True)
+    head, certificate = other.store.head(), other.store.certificate(3)
+    assert head is not None and certificate is not None
+    async with Running(own) as running:
+        with capture_logs() as logs:
+            running.executor.put(StageSnapshot(3))
+            running.executor.put(StageChunk(3, Chunk(tuple(other.store.entries()))))
+            running.executor.put(AdoptSnapshot(3, SnapshotManifest(encode(head), certificate, 0, (), ())))
+            assert isinstance(await asyncio.wait_for(running.answers.get(), 5), SnapshotAdopted)
+    (told,) = [one for one in logs if "never certified" in one["event"]]
+    assert (told["first"], told["last"], told["hash"]) == (1, 1, mine.hash.hex())
+    own.close()
+    other.close()
 
 
 async def test_links_read_no_further_parts_while_too_many_wait_for_the_disk(tmp_path: Path) -> None:

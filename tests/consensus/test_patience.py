@@ -1,4 +1,4 @@
-"""Review: a replica whose event loop turns slowly (a disk that takes a second to sync, a flood of requests) never loses patience."""
+"""A replica whose event loop turns slowly (a disk that takes a second to sync, a flood of requests) loses patience like any other."""
 
 from __future__ import annotations
 

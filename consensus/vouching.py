@@ -1,0 +1,71 @@
+"""Blocks whose certificate nobody honest has: executed on the word of f + 1 validators.
+
+Why. A certificate may be known to a faulty replica alone: it kept its checkpoint votes to itself, or the others lost the certificate with
+the power. If it then shows that certificate in a view-change, the new view starts above it, and the sequences below are never ordered
+again. A replica that slept through them could neither vote on them nor fetch them; and for want of its votes the others would lack
+those certificates for good.
+
+Law. f + 1 checkpoint votes of one epoch for one header (the weak certificate of Castro and Liskov) include one of an honest replica, which
+executed what it signed. Such a block is *vouched for*: it may be executed. Nothing more follows from it: it is not certified, water marks
+stay, no client sees it. The replica signs its own result like any other, and so the block gets its certificate.
+
+Only a replica that stands still asks for such blocks, one at a time: in normal operation votes come before the own result all the time.
+"""
+
+from __future__ import annotations
+
+from consensus.block import Certificate, CertifiedBlock
+from consensus.effects import Adopt, ServeBlocks
+from consensus.messages import FetchBlocks, make_certificate
+from consensus.state import Adoption, Turn
+
+FETCH_TIMEOUT_MS = 2_000
+
+
+def vouched_hash(turn: Turn, height: int) -> bytes | None:
+    """Return the header hash that f + 1 validators signed for a height above the certificate, None if there is none (yet)."""
+    votes = turn.state.checkpoints.get(height, {})
+    digests = [votes[sender].digest for sender in sorted(votes)]
+    return next((digest for digest in digests if digests.count(digest) >= turn.quorums.weak), None)
+
+
+def fetch_vouched(turn: Turn) -> None:
+    """Ask one of those who vouch for the next block for it, unless it comes with a certificate."""
+    state, height = turn.state, turn.state.executed + 1
+    wanted = vouched_hash(turn, height)
+    if wanted is None or state.is_replaced or state.adopting is not None or height in state.fetched or height in state.held:
+        return
+    signers = {turn.committee.name(sender) for sender, vote in state.checkpoints[height].items() if vote.digest == wanted}
+    peers = [
+        name
+        for name, peer in state.peers.items()
+        if name in signers and peer.fetch_deadline_ms is None and turn.now_ms >= peer.rest_until_ms
+    ]
+    if peers:
+        name = min(peers, key=lambda name: (state.peers[name].fetch_failures, name))
+        peer = state.peers[name]
+        peer.fetch_first = peer.fetch_last = height
+        peer.fetch_deadline_ms = turn.now_ms + FETCH_TIMEOUT_MS
+        turn.send(name, FetchBlocks(height, height))
+
+
+def serve_vouched(turn: Turn, peer: str, height: int) -> None:
+    """Let the host send an own block that has no certificate yet, with this replica's vote in its place."""
+    vote = turn.state.own_checkpoints.get(height)
+    if vote is not None:
+        turn.emit(ServeBlocks(peer, height, height, make_certificate((vote,))))
+
+
+def is_vouched(turn: Turn, certificate: Certificate) -> bool:
+    """Tell whether a block without a certificate is the next one here, and vouched for."""
+    next_one = certificate.height == turn.state.executed + 1
+    return next_one and certificate.header_hash == vouched_hash(turn, certificate.height)
+
+
+def adopt_vouched(turn: Turn, block: CertifiedBlock, peer: str) -> None:
+    """Hand a block that is vouched for to the host (:func:`is_vouched`)."""
+    state, height = turn.state, block.certificate.height
+    if state.adopting is None and not state.is_replaced:
+        state.adopting = Adoption(block, peer, is_certified=False)
+        state.submitted = max(state.submitted, height)
+        turn.emit(Adopt(height, block))
