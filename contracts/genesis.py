@@ -14,7 +14,7 @@ from consensus.crypto import digest
 from consensus.errors import InputError
 from consensus.messages import Domain, ValidatorSet
 from consensus.quorum import quorums
-from contracts.calls import CounterWh, Name, Price, TimeMs
+from contracts.calls import MAX_TIME_MS, CounterWh, Name, Price, TimeMs
 from contracts.units import NANO_PER_MICRO
 
 PublicKey = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
@@ -251,6 +251,8 @@ def _check_market(genesis: Genesis, name: str) -> None:
         raise InputError(place, f"settling a full period could bring {events} events, more than {MAX_PERIOD_EVENTS}")
     if market.first_period * market.period_ms < genesis.time_ms:
         raise InputError(f"{name}: market: first_period", "starts before the genesis time")
+    if market.first_period * market.period_ms > MAX_TIME_MS:
+        raise InputError(f"{name}: market: first_period", f"starts after the last time that can be told, {MAX_TIME_MS} ms")
 
 
 def _distinct(field: str, names: list[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from consensus.block import batch_digest, decode_batch
+from consensus.block import NULL_BATCH, batch_digest, decode_batch
 from consensus.codec import encode
 from consensus.effects import LogRecord
 from consensus.errors import DecodeError
@@ -33,18 +33,14 @@ from node.vote_log import (
     EVIDENCE_PREFIX,
     FORMAT,
     FORMAT_KEY,
-    ID_BYTES,
     ID_KEY,
-    RECORD_KEY,
     RECORD_PREFIX,
-    SEQUENCE,
+    bodies_place,
     decode_evidence,
     decode_raws,
-    decode_record,
-    record_key,
+    read_marks,
+    read_record,
 )
-
-_DIGEST_BYTES = 32
 
 
 class _VoteFault(Exception):
@@ -60,20 +56,17 @@ def audit_votes(database: Database, genesis: Genesis, findings: Findings) -> Non
     if database.get(FORMAT_KEY) != FORMAT:
         findings.add(None, "vote log", f"its format is not {FORMAT.decode()}")
     book = _Book(findings.epochs or (genesis.validator_set,), database.get(ID_KEY) or b"")
-    batches: dict[tuple[int, bytes], tuple[bytes, ...]] = {}
     highest = 0
-    if len(database.get(ID_KEY) or b"") not in (0, ID_BYTES):
-        findings.add(None, "vote log", "its id is malformed")
-    _check_cut(database.get(CUT_KEY), findings)
+    _check_marks(database, findings)
     for key, value in database.scan(b"", fill_cache=False):
         if key in (FORMAT_KEY, ID_KEY, CUT_KEY, BIRTH_KEY):
             continue
         try:
-            if key.startswith(RECORD_PREFIX) and len(key) == len(RECORD_PREFIX) + RECORD_KEY.size:
-                highest = max(highest, _check_record(key, value, book, batches))
+            if key.startswith(RECORD_PREFIX):
+                highest = max(highest, _check_record(key, value, book))
             elif key.startswith(EVIDENCE_PREFIX):
                 _check_evidence(key, value, book)
-            elif not key.startswith(BODIES_PREFIX) or len(key) != len(BODIES_PREFIX) + SEQUENCE.size + _DIGEST_BYTES:
+            elif not key.startswith(BODIES_PREFIX):
                 raise _VoteFault("belongs to nothing")
         except (DecodeError, _VoteFault) as error:
             findings.add(None, "vote log", f"{key.hex()}: {error}")
@@ -85,29 +78,34 @@ def audit_votes(database: Database, genesis: Genesis, findings: Findings) -> Non
             "head",
             f"this node signed block {highest}, but the last one stored is {findings.height}: blocks were lost after they were written",
         )
-    for key, value in database.scan(BODIES_PREFIX, fill_cache=False):
-        try:
-            _check_bodies(key, value, batches)
-        except (DecodeError, _VoteFault) as error:
-            findings.add(None, "vote log", f"{key.hex()}: {error}")
+    _check_all_bodies(database, book, findings)
 
 
-def _check_cut(raw: bytes | None, findings: Findings) -> None:
-    """Check that votes were dropped only up to a block whose certificate is there."""
-    if raw is not None and len(raw) != SEQUENCE.size:
-        findings.add(None, "vote log", "the mark up to where votes were dropped is malformed")
-    elif raw is not None and (cut := SEQUENCE.unpack(raw)[0]) > findings.certified_height:
+def _check_marks(database: Database, findings: Findings) -> None:
+    """Check the id, and that votes were dropped only up to a block whose certificate is there."""
+    try:
+        _, cut = read_marks(database.get(ID_KEY), database.get(CUT_KEY))
+    except DecodeError as error:
+        findings.add(None, "vote log", str(error))
+        return
+    if cut > findings.certified_height:
         reason = f"the last certificate is of height {findings.certified_height}: blocks were lost after they were written"
         findings.add(cut, "head", f"votes were dropped up to block {cut}, but {reason}")
 
 
 class _Book:
-    """The validator sets by epoch, which vote log this is, and whose votes were found."""
+    """The validator sets by epoch, which vote log this is, and what was found in it.
+
+    Attributes:
+        signers: whose votes.
+        batches: the transactions that the batches name, by sequence and digest; null batches, which name none, are left out.
+    """
 
     def __init__(self, epochs: Iterable[ValidatorSet], log: bytes) -> None:
         self._sets = {one.epoch: one for one in epochs}
         self._log = log
         self.signers: set[str] = set()
+        self.batches: dict[tuple[int, bytes], tuple[bytes, ...]] = {}
 
     def checks(self, vote: Vote) -> bool:
         """Tell whether a vote was signed by the validator that it names."""
@@ -122,11 +120,13 @@ class _Book:
         self.signers.add(validators.names[vote.sender])
 
 
-def _check_record(key: bytes, value: bytes, book: _Book, batches: dict[tuple[int, bytes], tuple[bytes, ...]]) -> int:
+def _check_record(key: bytes, value: bytes, book: _Book) -> int:
     """Check one record; return the height that it proves to have been stored (0: none)."""
-    record = decode_record(value)
-    if record_key(record) != key or encode(record) != value:
-        raise _VoteFault("stands at the wrong key or is not encoded as it must be")
+    record = read_record(key, value)
+    if encode(record) != value:
+        raise _VoteFault("is not encoded as it must be")
+    if record.batch_digest and record.kind != Kind.PRE_PREPARE:
+        raise _VoteFault("names a batch whose transactions are kept, and proposes none")
     if record.kind == Kind.COMMIT:
         return _check_commit(record, book)
     message = decode_message(record.data)
@@ -135,9 +135,7 @@ def _check_record(key: bytes, value: bytes, book: _Book, batches: dict[tuple[int
     match message:
         case PrePrepareMessage(vote, batch):
             _check_vote(vote, record, book)
-            if batch_digest(batch) != vote.digest or record.batch_digest not in (b"", vote.digest):
-                raise _VoteFault("holds a batch that is not the one voted for")
-            batches[record.sequence, vote.digest] = decode_batch(batch).transaction_ids if batch else ()
+            _check_batch(vote, batch, record, book)
         case VoteMessage(vote) if record.kind in (Kind.PREPARE, Kind.CHECKPOINT):
             _check_vote(vote, record, book)
             book.own(vote)
@@ -153,6 +151,15 @@ def _check_record(key: bytes, value: bytes, book: _Book, batches: dict[tuple[int
         case _:
             raise _VoteFault("holds a message of another kind")
     return 0
+
+
+def _check_batch(vote: Vote, batch: bytes, record: LogRecord, book: _Book) -> None:
+    if batch_digest(batch) != vote.digest:
+        raise _VoteFault("holds a batch that is not the one voted for")
+    if record.batch_digest != (vote.digest if batch != NULL_BATCH else b""):
+        raise _VoteFault("names another batch whose transactions are kept than the one voted for")
+    if batch != NULL_BATCH:
+        book.batches[record.sequence, vote.digest] = decode_batch(batch).transaction_ids
 
 
 def _check_commit(record: LogRecord, book: _Book) -> int:
@@ -192,13 +199,30 @@ def _check_evidence(key: bytes, value: bytes, book: _Book) -> None:
         raise _VoteFault("holds a vote whose signature does not check")
 
 
-def _check_bodies(key: bytes, value: bytes, batches: dict[tuple[int, bytes], tuple[bytes, ...]]) -> None:
-    place = key[len(BODIES_PREFIX) :]
-    sequence, digest = SEQUENCE.unpack_from(place)[0], place[SEQUENCE.size :]
-    named = batches.get((sequence, digest))
+def _check_all_bodies(database: Database, book: _Book, findings: Findings) -> None:
+    """Check the transactions that are kept for batches, and that none is missing of a batch above the last block stored."""
+    kept = set()
+    for key, value in database.scan(BODIES_PREFIX, fill_cache=False):
+        try:
+            kept.add(bodies_place(key))
+            _check_bodies(key, value, book)
+        except (DecodeError, _VoteFault) as error:
+            findings.add(None, "vote log", f"{key.hex()}: {error}")
+    for sequence, digest in sorted(book.batches.keys() - kept):
+        if sequence > findings.height:
+            findings.add(sequence, "vote log", f"the transactions of the batch {digest.hex()} are not kept, and no block holds them")
+
+
+def _check_bodies(key: bytes, value: bytes, book: _Book) -> None:
+    named = book.batches.get(bodies_place(key))
     if named is None:
         raise _VoteFault("holds transactions of a batch that no record names")
-    for raw in decode_raws(value):
-        transaction = decode_transaction(raw)
-        if transaction.id not in named or not signature_is_valid(transaction):
-            raise _VoteFault(f"transaction {transaction.id.hex()} is not of the batch, or its signature does not check")
+    raws = decode_raws(value)
+    if encode(raws) != value:
+        raise _VoteFault("is not encoded as it must be")
+    transactions = [decode_transaction(raw) for raw in raws]
+    if tuple(one.id for one in transactions) != named:
+        raise _VoteFault(f"holds {len(transactions)} transactions that are not the {len(named)} of the batch, in their order")
+    for transaction in transactions:
+        if not signature_is_valid(transaction):
+            raise _VoteFault(f"transaction {transaction.id.hex()}: its signature does not check")

@@ -108,7 +108,10 @@ class BlockReader:
     def last_certificate(self) -> Certificate | None:
         """Return the certificate of the greatest height."""
         for key, value in self._database.scan(CERTIFICATE_PREFIX, reverse=True):
-            return self._decoded(decode_certificate, value, HEIGHT.unpack(key[len(CERTIFICATE_PREFIX) :])[0])
+            place = key[len(CERTIFICATE_PREFIX) :]
+            if len(place) != HEIGHT.size:
+                raise StoreDamagedError(self.path, f"a certificate stands at the malformed key {key.hex()}")
+            return self._decoded(decode_certificate, value, HEIGHT.unpack(place)[0])
         return None
 
     def epoch_changes(self) -> tuple[bytes, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from consensus.errors import InputError
 from node.http.call import ApiContext, Call, Limits
@@ -100,6 +100,7 @@ class HttpApi:
 def make_app(context: ApiContext) -> web.Application:
     """Return the aiohttp application over ``context``."""
     app = web.Application(middlewares=[_guard(context)])
+    app.on_response_prepare.append(_as_error)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, _serve(route, context))
     return app
@@ -144,6 +145,15 @@ def _channel(context: ApiContext, request: web.Request) -> ChannelService:
     if names[0] not in context.channels:
         raise not_found(f"channel {names[0][:64]!r}")
     return context.channels[names[0]]
+
+
+async def _as_error(_request: web.Request, answer: web.StreamResponse) -> None:
+    """Make an answer of the library's own an error as all are: an ``Expect`` that it does not know is refused before any middleware."""
+    if isinstance(answer, web.HTTPExpectationFailed):
+        error = from_http_exception(answer)
+        body = (error.text or "").encode()
+        answer.body, answer.content_type = body, error.content_type
+        answer.headers[hdrs.CONTENT_LENGTH] = str(len(body))
 
 
 def _guard(context: ApiContext) -> Any:  # noqa: ANN401 (aiohttp's middleware type is internal)

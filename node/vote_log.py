@@ -8,6 +8,8 @@ log of a node that is set up for a new chain or as a new validator has the empty
 the first start takes away. Any other new log, as after a lost disk, gets a random id. So does a log that was cut above the last certified
 block of the store: that store lost blocks, or is an old copy. And so does a log that is a copy of another (:mod:`node.birth_mark`), as
 after a backup was put back: who knows what the original signed since.
+
+How far it was cut stands in a mark with a checksum: a lower one would hide that the store lost blocks, and let votes be signed twice.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from consensus.codec import Decoder, encode
+from consensus.crypto import digest
 from consensus.effects import LogRecord
 from consensus.errors import DecodeError, InvariantViolation
 from consensus.messages import Vote
@@ -30,7 +33,7 @@ FIRST_START = "first-start"
 """Name of the file in a channel's folder that says: no vote was ever signed with this folder."""
 BIRTH_MARK = "birth-mark"
 """Name of the file in the database's folder that tells it from a copy."""
-FORMAT = b"GridPact votes 2"
+FORMAT = b"GridPact votes 3"
 FORMAT_KEY, ID_KEY, CUT_KEY, BIRTH_KEY, RECORD_PREFIX, BODIES_PREFIX = b"m/format", b"m/id", b"m/cut", b"m/birth", b"r/", b"b/"
 EVIDENCE_PREFIX = b"e/"
 MAX_EVIDENCE = 1_000
@@ -38,6 +41,8 @@ MAX_EVIDENCE = 1_000
 ID_BYTES = 16
 RECORD_KEY = struct.Struct(">QQQB")
 SEQUENCE = struct.Struct(">Q")
+BODIES_KEY = struct.Struct(">Q32s")
+_CHECKSUM_BYTES = 8
 
 decode_record = Decoder(LogRecord, "vote log record", 64 * 1024 * 1024)
 decode_evidence: Decoder[tuple[Vote, Vote]] = Decoder(tuple[Vote, Vote], "evidence", 4096)
@@ -50,12 +55,17 @@ class VoteLog:
     Attributes:
         id: which log this is.
         was_copy: whether it was found to be a copy, and begun anew.
+
+    Raises:
+        StoreDamagedError: a mark is none.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.id = database.get(ID_KEY) or b""
-        self._cut = int.from_bytes(database.get(CUT_KEY) or b"", "big")
+        try:
+            self.id, self._cut = read_marks(database.get(ID_KEY), database.get(CUT_KEY))
+        except DecodeError as error:
+            raise StoreDamagedError(database.path, str(error)) from error
         self._truncated = 0
         self.was_copy = False
 
@@ -75,7 +85,8 @@ class VoteLog:
                 is_first = (path.parent / FIRST_START).exists()
                 birth = birth_mark.lay(path / BIRTH_MARK)
                 new_id = b"" if is_first else os.urandom(ID_BYTES)
-                database.write([(FORMAT_KEY, FORMAT), (ID_KEY, new_id), (BIRTH_KEY, birth)], sync=True)
+                marks = (FORMAT_KEY, FORMAT), (ID_KEY, new_id), (CUT_KEY, cut_mark(new_id, 0)), (BIRTH_KEY, birth)
+                database.write(marks, sync=True)
             elif written != FORMAT:
                 raise StoreError(path, f"has the format {written!r}, this program knows {FORMAT!r}")
             _forget_first_start(path.parent)
@@ -146,7 +157,7 @@ class VoteLog:
                 doomed.append((key, None))
         if doomed:
             self._cut = max(self._cut, sequence)
-            self._database.write([*doomed, (CUT_KEY, SEQUENCE.pack(self._cut))], sync=False)
+            self._database.write([*doomed, (CUT_KEY, cut_mark(self.id, self._cut))], sync=False)
         self._truncated = max(self._truncated, sequence)
 
     def is_whole_above(self, certified: int) -> bool:
@@ -157,7 +168,7 @@ class VoteLog:
         """Forget all votes and take another id: without its blocks nobody can tell what the votes that were dropped said."""
         doomed: list[Write] = [(key, None) for prefix in (RECORD_PREFIX, BODIES_PREFIX) for key, _ in self._database.scan(prefix)]
         self.id, self._cut, self._truncated = os.urandom(ID_BYTES), 0, 0
-        self._database.write([*doomed, (CUT_KEY, SEQUENCE.pack(0)), (ID_KEY, self.id)], sync=True)
+        self._database.write([*doomed, (CUT_KEY, cut_mark(self.id, 0)), (ID_KEY, self.id)], sync=True)
 
     def records(self) -> list[LogRecord]:
         """Return all records by (sequence, epoch, view, kind).
@@ -168,27 +179,22 @@ class VoteLog:
         result = []
         for key, value in self._database.scan(RECORD_PREFIX):
             try:
-                record = decode_record(value)
+                result.append(read_record(key, value))
             except DecodeError as error:
                 raise StoreDamagedError(self.path, str(error)) from error
-            if record_key(record) != key:
-                raise StoreDamagedError(self.path, f"record of sequence {record.sequence}, view {record.view} stands at the wrong key")
-            result.append(record)
         return result
 
     def bodies(self) -> Iterator[tuple[int, bytes, tuple[bytes, ...]]]:
         """Yield sequence, batch digest and raw transactions of every batch kept.
 
         Raises:
-            StoreError: one does not decode.
+            StoreError: one does not decode, or stands at no place for one.
         """
-        cut = len(BODIES_PREFIX)
         for key, value in self._database.scan(BODIES_PREFIX):
             try:
-                raws = decode_raws(value)
+                yield (*bodies_place(key), decode_raws(value))
             except DecodeError as error:
                 raise StoreDamagedError(self.path, str(error)) from error
-            yield SEQUENCE.unpack_from(key, cut)[0], key[cut + SEQUENCE.size :], raws
 
     def add_evidence(self, first: Vote, second: Vote) -> bool:
         """Keep two votes that contradict each other; False if there is proof for that place already, or too much of the same validator."""
@@ -216,6 +222,58 @@ class VoteLog:
 def record_key(record: LogRecord) -> bytes:
     """Return where a record stands in the database."""
     return RECORD_PREFIX + RECORD_KEY.pack(record.sequence, record.epoch, record.view, record.kind)
+
+
+def read_record(key: bytes, value: bytes) -> LogRecord:
+    """Return the record that stands at ``key``.
+
+    Raises:
+        DecodeError: it does not decode, holds a number that no key can hold, or stands at another key than its own.
+    """
+    record = decode_record(value)
+    place = f"sequence {record.sequence}, epoch {record.epoch}, view {record.view}, kind {record.kind}"
+    try:
+        expected = record_key(record)
+    except struct.error as error:
+        raise DecodeError("vote log record", f"{place}: a number is out of range") from error
+    if expected != key:
+        raise DecodeError("vote log record", f"{place}: stands at the wrong key, {key.hex()}")
+    return record
+
+
+def bodies_place(key: bytes) -> tuple[int, bytes]:
+    """Return sequence and batch digest of the bodies that stand at ``key``.
+
+    Raises:
+        DecodeError: no bodies can stand there.
+    """
+    place = key[len(BODIES_PREFIX) :]
+    if len(place) != BODIES_KEY.size:
+        raise DecodeError("bodies of a batch", f"stand at the malformed key {key.hex()}")
+    sequence, batch_digest = BODIES_KEY.unpack(place)
+    return sequence, batch_digest
+
+
+def cut_mark(log: bytes, sequence: int) -> bytes:
+    """Return the mark that says up to where votes were dropped from the log with the id ``log``, with its checksum."""
+    place = SEQUENCE.pack(sequence)
+    return place + digest(b"GridPact votes cut" + log + place)[:_CHECKSUM_BYTES]
+
+
+def read_marks(log: bytes | None, cut: bytes | None) -> tuple[bytes, int]:
+    """Return the id of a log, and up to where votes were dropped from it.
+
+    Raises:
+        DecodeError: a mark is missing or malformed, or the checksum of the cut does not fit.
+    """
+    if log is None or len(log) not in (0, ID_BYTES):
+        raise DecodeError("id of the vote log", "is missing or malformed")
+    if cut is None or len(cut) != SEQUENCE.size + _CHECKSUM_BYTES:
+        raise DecodeError("mark up to where votes were dropped", "is missing or malformed")
+    sequence: int = SEQUENCE.unpack_from(cut)[0]
+    if cut != cut_mark(log, sequence):
+        raise DecodeError("mark up to where votes were dropped", f"says {sequence}, which its checksum contradicts")
+    return log, sequence
 
 
 def _forget_first_start(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -14,7 +15,7 @@ from cluster.fuzz.crashes import CrashFile, read_crash
 from cluster.fuzz.crew import AUTO, ENGINES, FuzzSettings, run_fuzz, work_folder
 from cluster.fuzz.law import Failure
 from cluster.fuzz.report import FuzzResult
-from cluster.fuzz.targets import TABLE, TARGETS
+from cluster.fuzz.targets import TABLE, TARGETS, shared
 from cluster.fuzz.trial import Trial
 from cluster.options import RunError, check_json_path, json_option, write_json
 from cluster.phases import phase_bar, run_interruptible
@@ -28,6 +29,7 @@ EPILOG = """\b
 Examples:
   gridpact fuzz --seconds 60                          # all targets
   gridpact fuzz --target http --inputs 5000 --seed 1
+  gridpact fuzz --total 10000000 --jobs 1 --json out.json
   gridpact fuzz --replay fuzz-crashes/http-0123456789ab.json"""
 _LIST = "\n".join(f"  {name:<14}{entry.about}" for name, entry in TABLE.items())
 
@@ -46,6 +48,7 @@ Targets:
 @click.option("--target", "targets", multiple=True, type=click.Choice((*TABLE, ALL)), help="What to feed; may be repeated.  [default: all]")
 @click.option("--seconds", type=click.FloatRange(0.5, 30 * 86_400), metavar="S", help="Time for all targets together.  [default: 60]")
 @click.option("--inputs", type=click.IntRange(1), metavar="N", help="Inputs for each target, instead of a time.")
+@click.option("--total", type=click.IntRange(1), metavar="N", help="Inputs for all targets together: the slow ones get fewer.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", help="The same seed gives the same inputs.  [default: a new one]")
 @click.option(
     "--engine", type=click.Choice(ENGINES), default=AUTO, show_default=True, help="atheris (guided by coverage) or the built-in one."
@@ -65,6 +68,7 @@ def fuzz(
     targets: tuple[str, ...],
     seconds: float | None,
     inputs: int | None,
+    total: int | None,
     seed: int | None,
     engine: str,
     jobs: int | None,
@@ -78,12 +82,10 @@ def fuzz(
     if replay is not None:
         run_replay(replay, json_path)
         return
-    if seconds is not None and inputs is not None:
-        raise InputError("--inputs", "there is a time already (--seconds)")
     names = tuple(TABLE) if not targets or ALL in targets else tuple(dict.fromkeys(targets))
-    budget_s = DEFAULT_S if seconds is None and inputs is None else seconds
+    budget_s, wanted = budget(names, seconds, inputs, total)
     number = secrets.randbelow(2**32) if seed is None else seed
-    settings = FuzzSettings(names, budget_s, inputs, number, engine, jobs or cores(), corpus, crashes)
+    settings = FuzzSettings(names, budget_s, wanted, number, engine, jobs or cores(), corpus, crashes)
     with phase_bar() as show:
         result = run_interruptible(lambda: run_fuzz(settings, show))
     write_json(json_path, result)
@@ -93,22 +95,45 @@ def fuzz(
         raise RunError(f"{plural(result.crashes, 'crash').replace('crashs', 'crashes')} found")
 
 
+def budget(
+    names: Sequence[str], seconds: float | None, inputs: int | None, total: int | None
+) -> tuple[float | None, dict[str, int] | None]:
+    """Return the time for all targets, or the number of inputs for each.
+
+    Raises:
+        InputError: more than one of the three is given.
+    """
+    given = [option for option, value in (("--seconds", seconds), ("--inputs", inputs), ("--total", total)) if value is not None]
+    if len(given) > 1:
+        raise InputError(given[1], f"there is a budget already ({given[0]})")
+    if total is not None:
+        return None, shared(total, names)
+    if inputs is not None:
+        return None, dict.fromkeys(names, inputs)
+    return (DEFAULT_S if seconds is None else seconds), None
+
+
 def print_result(result: FuzzResult) -> None:
     """Show the result to people."""
     rows = [
         (
             name,
             f"{target.inputs:,}",
-            f"{target.inputs_per_s:,.0f}",
+            f"{target.inputs_per_cpu_s:,.0f}",
             f"{100 * target.accepted / max(1, target.inputs):.0f} %",
             f"{target.outcomes:,}",
             f"{target.corpus:,}",
-            f"{target.rss_growth_mb:+.1f}",
+            f"{target.rss_start_mb:.0f}",
+            f"{target.rss_warm_mb:.0f}",
+            f"{target.rss_end_mb:.0f}",
             str(target.crashes),
         )
         for name, target in result.targets.items()
     ]
-    print_table("Fuzzing", ("target", ">inputs", ">per second", ">accepted", ">outcomes", ">corpus", ">MB in last half", ">crashes"), rows)
+    columns = (
+        "target", ">inputs", ">per core s", ">accepted", ">outcomes", ">corpus", ">MB first", ">MB warm", ">MB last", ">crashes"
+    )  # fmt: skip
+    print_table("Fuzzing", columns, rows)
     screen = Console(soft_wrap=True)
     budget = f"{result.inputs:,} inputs in {result.wall_s:.0f} s, {plural(result.jobs, 'process').replace('processs', 'processes')}"
     screen.print(f"{budget}, engine {result.engine}, seed {result.seed}, crashes {result.crashes}.", highlight=False, markup=False)

@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,7 +46,7 @@ class FuzzSettings:
 
     Attributes:
         targets: names.
-        seconds: for all targets together; inputs: for each target. One of them is None.
+        seconds: for all targets together; inputs: for each target, by name. One of them is None.
         seed: all chance comes from it.
         engine: one of :data:`ENGINES`.
         jobs: processes at once.
@@ -56,7 +56,7 @@ class FuzzSettings:
 
     targets: tuple[str, ...]
     seconds: float | None
-    inputs: int | None
+    inputs: Mapping[str, int] | None
     seed: int
     engine: str
     jobs: int
@@ -126,7 +126,8 @@ class _Crew:
             seconds = None if settings.seconds is None else settings.seconds / len(settings.targets)
             inputs = None
             if settings.inputs is not None:
-                inputs = settings.inputs // settings.jobs + (job < settings.inputs % settings.jobs)
+                wanted = settings.inputs[target]
+                inputs = wanted // settings.jobs + (job < wanted % settings.jobs)
             await self._finish(job, number, target, seconds, inputs)
 
     async def _finish(self, job: int, number: int, target: str, seconds: float | None, inputs: int | None) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 SAMPLE_S = 0.25
 BOUND_MB = 10.0
+WARM_SHARE = 0.25
 LEAST_S = 20.0
 """A shorter run is not judged: caches fill, libraries warm up."""
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -39,6 +40,21 @@ class Growth:
     def last_half_mb(self) -> float:
         """Growth over the last half of the run."""
         return self._since(0.5)
+
+    @property
+    def start_mb(self) -> float:
+        """Size at the first sample: the target stands, nothing was fed."""
+        return self._samples[0][1] if self._samples else 0.0
+
+    @property
+    def warm_mb(self) -> float:
+        """Size after the first quarter of the run: caches are filled, libraries warmed up."""
+        return self._samples[-1][1] - self._since(WARM_SHARE) if self._samples else 0.0
+
+    @property
+    def end_mb(self) -> float:
+        """Size at the last sample."""
+        return self._samples[-1][1] if self._samples else 0.0
 
     @property
     def slope_mb_per_min(self) -> float:

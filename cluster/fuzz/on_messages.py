@@ -6,21 +6,21 @@ what they said in the rehearsal comes as it is, in any order. So nothing that is
 
 from __future__ import annotations
 
+import zlib
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
 
-import msgspec
-
-from cluster.fuzz.chain import SNAPSHOT_HEIGHT, make_replica
+from cluster.fuzz.chain import SNAPSHOT_HEIGHT
 from cluster.fuzz.law import LawBrokenError
 from cluster.fuzz.mutation import Mutator
+from cluster.fuzz.notary import Notary, encoded
 from cluster.fuzz.rehearsal import rehearsed
+from cluster.fuzz.scenes import BEHIND_THE_PRUNED, SCENES, open_scene
+from cluster.fuzz.sizes import table_sizes
 from cluster.fuzz.target import refused
 from cluster.fuzz.world import VALIDATORS, signer_of
-from consensus.block import CertifiedBlock, batch_digest
+from consensus.block import Batch, CertifiedBlock, batch_digest
 from consensus.codec import encode
 from consensus.crypto import digest
 from consensus.effects import (
@@ -35,9 +35,12 @@ from consensus.effects import (
     Execute,
     Executed,
     Fault,
+    Propose,
+    Pruned,
     Received,
     Send,
     SnapshotAdopted,
+    SnapshotFailed,
     StageChunk,
     StageSnapshot,
     Tick,
@@ -53,31 +56,24 @@ from consensus.messages import (
     FetchChunk,
     FetchSnapshot,
     Message,
-    NewViewBody,
-    NewViewMessage,
-    PrePrepareMessage,
     SnapshotMessage,
-    StatusMessage,
-    ViewChangeBody,
-    ViewChangeMessage,
-    Vote,
-    VoteMessage,
-    body_digest,
     decode_message,
-    decode_new_view_body,
-    decode_view_change_body,
-    sign_vote,
 )
 
-ME, FAULTY = 2, 0
-"""The replica under test, and the validator whose key the fuzzer has."""
-FROM_HEIGHT = 5
+ME, FAULTY, HONEST = 2, 0, (1, 3)
+"""The replica under test, the validator whose key the fuzzer has, and the others."""
 RENEW_AFTER = 2_000
 STEP_MS = 2
 MAX_TABLE = 1_024
 """Entries that a table of the replica may hold: far more than its water marks, stashes and fetches allow."""
 MAX_EFFECTS = 2_000
 _WAITS = 7
+LATER_MS = 200
+"""Time that may pass before a message, times 0 to 63."""
+SCENE = b"\xff"
+SCENE_EVERY = 300
+REFUSED_OF, PRUNED_OF, PROPOSED_OF = 16, 64, 4
+"""The host refuses one batch in so many, prunes after so many inputs, proposes at every so many when it may."""
 MAX_ANSWERS = 64
 """So many answers of the others to what the replica asks for wait to be fed."""
 ANYBODYS = (BlocksMessage, FetchBlocks)
@@ -85,36 +81,43 @@ ANYBODYS = (BlocksMessage, FetchBlocks)
 
 
 class MessagesTarget:
-    """The first byte of an input is the link that it comes over, the rest is a message."""
+    """The first byte of an input says how, the rest is a message.
+
+    Two of its bits are the link, the others let time pass before. An input that begins with :data:`SCENE` is no message: the replica
+    begins anew elsewhere.
+    """
 
     stateful = True
     renew_after = RENEW_AFTER
 
     def __init__(self, _folder: Path) -> None:
         self._rehearsal = play = rehearsed()
-        self._domain = play.genesis.validator_set.domain
-        self._replica = make_replica(play.genesis, ME)
-        self._height = FROM_HEIGHT
+        self._notary = Notary(signer_of(VALIDATORS[FAULTY]), lambda _epoch: FAULTY, play.genesis.validator_set.domain)
         self._count = 0
-        for event, now_ms in play.hosts[ME].heard[: play.marks[FROM_HEIGHT][ME]]:
-            self._now_ms = now_ms
-            if event is None:
-                self._replica.start(now_ms)
-            else:
-                self._replica.step(event, now_ms)
-        said = [bytes((one.sender,)) + encode(one.message) for one in play.said if one.to == ME or isinstance(one.message, ANYBODYS)]
-        self._script = [bytes((one.sender,)) + encode(one.message) for one in play.said if one.to == ME and one.at_ms >= self._now_ms]
-        self._played = -1
-        known = [batch for made in play.chain.made if (batch := made.block.batch)]
-        asked = [FetchBatch(batch_digest(known[FROM_HEIGHT])), BatchMessage(known[FROM_HEIGHT]), FetchBatch(batch_digest(known[0]))]
-        about_snapshot = play.snapshot_messages()
-        self._seeds = tuple(dict.fromkeys([*said, *(bytes((1,)) + encode(one) for one in (*asked, *about_snapshot))]))
         self._manifest, self._chunks = play.chain.snapshot(play.hosts[1].certificates)
+        said = [bytes((one.sender,)) + encode(one.message) for one in play.said if one.to == ME or isinstance(one.message, ANYBODYS)]
+        known = [batch for made in play.chain.made if (batch := made.block.batch)]
+        asked = [FetchBatch(batch_digest(known[0])), *(BatchMessage(batch) for batch in known)]
+        about_snapshot = play.snapshot_messages()
+        scenes = [SCENE + bytes((number,)) for number in range(SCENES)]
+        others = [bytes((1,)) + encode(one) for one in (*asked, *about_snapshot)]
+        pruned = [bytes((one.vote.sender,)) + encode(one) for one in play.pruned_statuses(HONEST)]
+        self._seeds = tuple(dict.fromkeys([*scenes, *said, *others, *pruned]))
+        self._begin(0)
+
+    def _begin(self, scene: int) -> None:
+        """Put the replica where a scene begins."""
+        play = self._rehearsal
+        self._replica, self._height, self._now_ms = open_scene(play, scene, ME)
+        self._script = [bytes((one.sender,)) + encode(one.message) for one in play.said if one.to == ME and one.at_ms >= self._now_ms]
+        if scene % SCENES in BEHIND_THE_PRUNED:
+            self._script = [bytes((one.vote.sender,)) + encode(one) for one in play.pruned_statuses(HONEST)]
+        self._played = -1
         self._answers: deque[bytes] = deque(maxlen=MAX_ANSWERS)
         self._staged: list[int] = []
 
     def seeds(self) -> Sequence[bytes]:
-        """Return everything that the replica heard in the rehearsal, and what only others heard."""
+        """Return everything that the replica heard in the rehearsal, what only others heard, and all scenes."""
         return self._seeds
 
     def close(self) -> None:
@@ -134,15 +137,22 @@ class MessagesTarget:
 
     def change(self, data: bytes, mutator: Mutator) -> bytes:
         """Return the next message of the rehearsal, or a message changed; often the faulty validator signs what came of it."""
-        if mutator.chance(0.3):
+        if mutator.chance(1 / SCENE_EVERY):
+            return SCENE + bytes((mutator.pick(range(SCENES)),))
+        later = bytes((mutator.pick(range(1, 63)) << 2,)) if mutator.chance(0.02) else b"\x00"
+        changed = self._changed(data, mutator)
+        return bytes((changed[0] & 3 | later[0],)) + changed[1:] if changed[:1] not in (b"", SCENE) else changed
+
+    def _changed(self, data: bytes, mutator: Mutator) -> bytes:
+        if mutator.chance(0.3) or data[:1] == SCENE:
             return self._next_honest()
-        if self._answers and mutator.chance(0.3):
+        if self._answers and mutator.chance(0.5):
             data = self._answers.popleft()
-            if mutator.chance(0.6):
+            if mutator.chance(0.75):
                 return data
         link, body = data[:1], data[1:]
         if mutator.chance(0.05):
-            link = bytes((mutator.pick((0, 1, 3)),))
+            link = bytes((mutator.pick((FAULTY, *HONEST)),))
         changed = mutator.gentle(body) if mutator.chance(0.5) else mutator.change(body)
         if mutator.chance(0.2):
             return link + changed
@@ -150,69 +160,23 @@ class MessagesTarget:
             message = decode_message(changed)
         except DecodeError:
             return link + changed
-        return link + _encoded(self._mended(message, mutator), changed)
+        return link + encoded(self._notary.mended(message, mine=mutator.chance(0.5)), changed)
 
     def _next_honest(self) -> bytes:
         self._played = (self._played + 1) % len(self._script)
         return self._script[self._played]
 
-    def _mended(self, message: Message, mutator: Mutator) -> Message:
-        """Return a message whose digests fit and that the faulty validator has signed, as far as it is its own."""
-        mine = mutator.chance(0.5)
-        match message:
-            case PrePrepareMessage(vote, batch):
-                return PrePrepareMessage(self._signed(vote, mine, batch_digest(batch)), batch)
-            case VoteMessage(vote):
-                return VoteMessage(self._signed(vote, mine))
-            case ViewChangeMessage(vote, body):
-                return self._mended_view_change(vote, body, mine)
-            case NewViewMessage(vote, body):
-                return self._mended_new_view(vote, body, mine)
-            case StatusMessage(vote, status):
-                return StatusMessage(self._signed(vote, mine, body_digest(status)), status)
-            case _:
-                return message
-
-    def _mended_view_change(self, vote: Vote, body: bytes, mine: bool) -> ViewChangeMessage:
-        try:
-            decoded = decode_view_change_body(body)
-            if mine:
-                decoded = ViewChangeBody(vote.view, decoded.stable, decoded.prepared)
-            body = encode(decoded)
-        except (DecodeError, UnicodeEncodeError, OverflowError):
-            return ViewChangeMessage(self._signed(vote, mine, body_digest(body)), body)
-        return ViewChangeMessage(self._signed(vote, mine, body_digest(body)), body)
-
-    def _mended_new_view(self, vote: Vote, body: bytes, mine: bool) -> NewViewMessage:
-        try:
-            decoded = decode_new_view_body(body)
-        except DecodeError:
-            return NewViewMessage(self._signed(vote, mine, body_digest(body)), body)
-        changes = tuple(self._mended_view_change(one.vote, one.body, mine=False) for one in decoded.view_changes)
-        body = encode(NewViewBody(changes, tuple(self._signed(one, mine) for one in decoded.pre_prepares)))
-        return NewViewMessage(self._signed(vote, mine, body_digest(body)), body)
-
-    def _signed(self, vote: Vote, mine: bool, digest_: bytes | None = None) -> Vote:
-        """Return the vote signed by the faulty validator, if it names that one or shall (``mine``); another's stays as it is."""
-        if vote.sender != FAULTY and not mine:
-            return vote
-        changed = msgspec.structs.replace(vote, sender=FAULTY, digest=vote.digest if digest_ is None else digest_)
-        domain = msgspec.structs.replace(self._domain, epoch=changed.epoch)
-        try:
-            signed = sign_vote(
-                signer_of(VALIDATORS[FAULTY]), domain, changed.kind, changed.view, changed.sequence, changed.digest, FAULTY  # type: ignore[arg-type]
-            )  # fmt: skip
-        except OverflowError:
-            return vote
-        return msgspec.structs.replace(changed, signature=signed.signature)
-
     # ---------------------------------------------------------------------------------------------------------- running
 
     def run(self, data: bytes) -> str:
         """Decode the message and step the replica with it, then with the answers of its host."""
+        if data[:1] == SCENE:
+            self._begin(data[1] if len(data) > 1 else 0)
+            return "accepted: another scene"
         self._count += 1
-        self._now_ms += STEP_MS
-        link = data[0] % len(VALIDATORS) if data else FAULTY
+        self._mood = zlib.crc32(data)
+        link, passed = (data[0] % len(VALIDATORS), data[0] >> 2) if data else (FAULTY, 0)
+        self._now_ms += STEP_MS + (passed * LATER_MS)
         try:
             message = decode_message(data[1:])
         except DecodeError as error:
@@ -221,11 +185,21 @@ class MessagesTarget:
             raise LawBrokenError("a message that was read is not read again when it is written")
         seen: list[str] = []
         self._step(Received(VALIDATORS[FAULTY if link == ME else link], message), seen)
-        if self._count % _WAITS == 0:
-            self._step(Waiting(self._now_ms if self._count % (2 * _WAITS) else None), seen)
-        self._step(Tick(), seen)
+        self._live_on(seen)
         kind = type(message).__name__
         return f"{'refused' if any(one.startswith('Fault') for one in seen) else 'accepted'}: {kind} {', '.join(dict.fromkeys(seen))}"
+
+    def _live_on(self, seen: list[str]) -> None:
+        """Let the host do what it does beside: say what waits, prune, propose, let time pass."""
+        if self._count % _WAITS == 0:
+            waits = self._count % (2 * _WAITS) != 0
+            self._step(Waiting(self._now_ms if waits else None, overtaken=waits and self._mood % 8 == 0), seen)
+        if self._mood % PRUNED_OF == 0:
+            self._step(Pruned(max(1, self._height - self._mood % 5)), seen)
+        if self._replica.can_propose and self._mood % PROPOSED_OF == 0:
+            batch = Batch(self._replica.view, ME, self._now_ms, (digest(b"%d" % self._count),))
+            self._step(Propose(encode(batch)), seen)
+        self._step(Tick(), seen)
 
     def _step(self, event: Event, seen: list[str]) -> None:
         """Step the replica with an event and all that follows from it; note what it does."""
@@ -246,7 +220,8 @@ class MessagesTarget:
         """Return what the host says to an effect: batches are all right, and blocks are those of the rehearsal."""
         match effect:
             case CheckBatch():
-                return BatchChecked(effect.view, effect.sequence, effect.digest, accepted=True)
+                is_good = self._mood % REFUSED_OF != 1
+                return BatchChecked(effect.view, effect.sequence, effect.digest, accepted=is_good, reason="" if is_good else "is not liked")
             case Execute(sequence, batch):
                 self._height = sequence
                 return self._executed(sequence, batch)
@@ -293,6 +268,8 @@ class MessagesTarget:
         elif sorted(self._staged) != list(range(len(self._chunks))) or effect.manifest.header != self._manifest.header:
             raise LawBrokenError(f"a snapshot is adopted of which the chunks {self._staged} are there")
         else:
+            if self._mood % 4 == 1:
+                return SnapshotFailed(effect.height, "is not liked")
             self._height = max(self._height, effect.height)
             return SnapshotAdopted(effect.height, self._rehearsal.chain.epochs(effect.height))
         return None
@@ -314,35 +291,6 @@ class MessagesTarget:
         self._answers.append(bytes((peer,)) + encode(answer))
 
 
-def _encoded(message: Message, otherwise: bytes) -> bytes:
-    """Return a message's bytes; ``otherwise`` if it holds a number or text that has none."""
-    try:
-        return encode(message)
-    except (OverflowError, UnicodeEncodeError):
-        return otherwise
-
-
 def _shown(effect: Effect) -> str:
     name = type(effect).__name__
     return f"{name} {effect.fault.code.name}" if isinstance(effect, Fault) else name
-
-
-def table_sizes(root: object) -> dict[str, int]:
-    """Return the number of entries of every table that ``root`` holds, by the names that lead to it (of several slots: the largest)."""
-    sizes: dict[str, int] = {}
-    _measure(root, "", sizes, set())
-    return sizes
-
-
-def _measure(value: Any, path: str, sizes: dict[str, int], seen: set[int]) -> None:  # noqa: ANN401 (looks into anything)
-    if id(value) in seen or isinstance(value, str | bytes | int | msgspec.Struct | type):
-        return
-    seen.add(id(value))
-    if isinstance(value, dict | list | set | frozenset | tuple) or hasattr(value, "popleft"):
-        sizes[path] = max(sizes.get(path, 0), len(value))
-        for part in value.values() if isinstance(value, dict) else value:
-            _measure(part, f"{path}[]", sizes, seen)
-        return
-    names = [field.name for field in fields(value)] if is_dataclass(value) else list(getattr(value, "__dict__", {}))
-    for name in names:
-        _measure(getattr(value, name), f"{path}.{name}".lstrip("."), sizes, seen)

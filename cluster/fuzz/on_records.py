@@ -32,14 +32,14 @@ from node.audit_report import Findings
 from node.audit_votes import audit_votes
 from node.block_store import BLOCKS_FOLDER, ChannelStore
 from node.key_value import StoreError
-from node.vote_log import BIRTH_KEY, CUT_KEY, VOTES_FOLDER, VoteLog
+from node.vote_log import BIRTH_KEY, VOTES_FOLDER, VoteLog
 
 FOLDERS = (BLOCKS_FOLDER, VOTES_FOLDER)
 NOWHERE = Path("memory")
 UNCERTIFIED = 1
 PERIODS_ASKED = 6
-FREE_MARKS = (BIRTH_KEY, CUT_KEY)
-"""Marks of the vote log of which another value may be as good: no audit can tell."""
+FREE_MARKS = (BIRTH_KEY,)
+"""Marks of the vote log of which another value is as good: with another birth the log begins anew when it is opened."""
 AUDITED_OF = 16
 """One change to a block store in so many is audited, since that takes long; to a vote log every one."""
 

@@ -8,13 +8,13 @@ What depends on the shape of events and effects stands here.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import NamedTuple
 
 from cluster.fuzz.chain import SNAPSHOT_HEIGHT, Chain, make_replica
-from cluster.fuzz.world import VALIDATORS, history, make_genesis
+from cluster.fuzz.world import VALIDATORS, history, make_genesis, signer_of
 from consensus.block import Batch, Certificate, CertifiedBlock, decode_block
 from consensus.codec import encode
 from consensus.effects import (
@@ -38,7 +38,20 @@ from consensus.effects import (
     Waiting,
 )
 from consensus.errors import InvariantViolation
-from consensus.messages import BlocksMessage, ChunkMessage, FetchChunk, FetchSnapshot, Kind, Message, SnapshotMessage, VoteMessage
+from consensus.messages import (
+    BlocksMessage,
+    ChunkMessage,
+    FetchChunk,
+    FetchSnapshot,
+    Kind,
+    Message,
+    SnapshotMessage,
+    StatusBody,
+    StatusMessage,
+    VoteMessage,
+    body_digest,
+    sign_vote,
+)
 from consensus.replica import Replica
 from consensus.transaction import decode_transaction
 
@@ -109,6 +122,18 @@ class Rehearsal:
         said: list[Message] = [FetchSnapshot(1), SnapshotMessage(encode(manifest))]
         for index, chunk in enumerate(chunks):
             said += [FetchChunk(SNAPSHOT_HEIGHT, index), ChunkMessage(SNAPSHOT_HEIGHT, index, encode(chunk))]
+        return said
+
+    def pruned_statuses(self, seats: Sequence[int]) -> list[StatusMessage]:
+        """Return what some of them say at the end if they have the newest block only."""
+        height, validators = len(self.chain.made), self.chain.epochs(len(self.chain.made))[-1]
+        said = []
+        for seat in seats:
+            body = StatusBody(
+                0, changing=False, executed=height, certified=height, first=height, certificate=self.hosts[1].certificates[height]
+            )
+            signer = signer_of(VALIDATORS[seat])
+            said.append(StatusMessage(sign_vote(signer, validators.domain, Kind.STATUS, 0, 0, body_digest(body), seat), body))
         return said
 
     # -------------------------------------------------------------------------------------------------------- the play

@@ -65,6 +65,8 @@ class Progress(msgspec.Struct, frozen=True):
 
     Fields:
         outcomes, corpus: only at the end: how often each outcome came, and the digests of the inputs that were kept.
+        cpu_s: processor time of the process.
+        rss_start_mb, rss_warm_mb, rss_end_mb: resident memory before the first input, after a quarter of the run, and at its end.
         rss_growth_mb, rss_slope_mb_per_min: over the last half of the run.
         done: whether this is the end.
     """
@@ -73,6 +75,10 @@ class Progress(msgspec.Struct, frozen=True):
     inputs: int
     running_s: float
     crashes: tuple[Found, ...]
+    cpu_s: float = 0.0
+    rss_start_mb: float = 0.0
+    rss_warm_mb: float = 0.0
+    rss_end_mb: float = 0.0
     rss_growth_mb: float = 0.0
     rss_slope_mb_per_min: float = 0.0
     outcomes: dict[str, int] = {}
@@ -104,6 +110,7 @@ class _Worker:
         else:
             self._engine = atheris_engine.AtherisEngine(self._trial, random, random.getrandbits(31), work, corpus)
         self._begun_s = self._told_s = time.monotonic()
+        self._begun_cpu_s = time.process_time()
 
     def run(self) -> None:
         """Run the engine to the end of the budget."""
@@ -132,7 +139,7 @@ class _Worker:
 
     def _end(self) -> None:
         """Judge the growth, close the target, keep the corpus, tell the result."""
-        ran_s = time.monotonic() - self._begun_s
+        ran_s, cpu_s = time.monotonic() - self._begun_s, time.process_time() - self._begun_cpu_s
         growth = self._growth
         growth.sample()
         if growth.is_growing:
@@ -148,10 +155,14 @@ class _Worker:
                 self._trial.inputs,
                 ran_s,
                 tuple(self._found),
-                growth.last_half_mb,
-                growth.slope_mb_per_min,
-                self._novelty.outcomes,
-                digests,
+                cpu_s=cpu_s,
+                rss_start_mb=growth.start_mb,
+                rss_warm_mb=growth.warm_mb,
+                rss_end_mb=growth.end_mb,
+                rss_growth_mb=growth.last_half_mb,
+                rss_slope_mb_per_min=growth.slope_mb_per_min,
+                outcomes=self._novelty.outcomes,
+                corpus=digests,
                 done=True,
             )
         )

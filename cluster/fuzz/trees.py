@@ -8,9 +8,8 @@ themselves are taken apart as well (:class:`Nested`), bytes can be put in as the
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from random import Random
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
@@ -19,31 +18,77 @@ _INT64 = 2**63
 _ARRAY_STARTS = frozenset((*range(0x91, 0xA0), 0xDC, 0xDD))
 
 
-@dataclass(slots=True)
 class Nested:
-    """Bytes that hold an encoded value."""
+    """Bytes that hold an encoded value. (No dataclass, like the two below: the quick encoder would take it for a map.)
 
-    inner: Tree
+    Attributes:
+        inner: the value.
+    """
+
+    __slots__ = ("inner",)
+
+    def __init__(self, inner: Tree) -> None:
+        self.inner = inner
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether another one holds the same value."""
+        return isinstance(other, Nested) and self.inner == other.inner
+
+    __hash__ = None  # type: ignore[assignment]
 
 
-class Literal(NamedTuple):
-    """Bytes that stand in the output as they are."""
+class Literal:
+    """Bytes that stand in the output as they are.
 
-    data: bytes
+    Attributes:
+        data: the bytes.
+    """
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
 
 
-@dataclass(slots=True)
 class Miscounted:
-    """An array whose header claims another number of items."""
+    """An array whose header claims another number of items.
 
-    items: list[Tree]
-    claimed: int
+    Attributes:
+        items: that it has.
+        claimed: how many it says there are.
+    """
+
+    __slots__ = ("claimed", "items")
+
+    def __init__(self, items: list[Tree], claimed: int) -> None:
+        self.items = items
+        self.claimed = claimed
 
 
 Tree: TypeAlias = "bool | int | float | str | bytes | list[Tree] | dict[Tree, Tree] | Nested | Literal | Miscounted | None"
 
 _decoder = msgspec.msgpack.Decoder()
 _encoder = msgspec.msgpack.Encoder()
+
+
+def _stand_in(part: object) -> object:
+    """Return what the quick encoder writes for a part that it does not know.
+
+    Raises:
+        TypeError: such a part cannot stand in a tree.
+    """
+    if isinstance(part, Nested):
+        return write(part.inner)
+    if isinstance(part, Literal):
+        return msgspec.Raw(part.data)
+    if isinstance(part, Miscounted):
+        out = bytearray()
+        _write(part, out, None)
+        return msgspec.Raw(bytes(out))
+    raise TypeError(type(part).__name__)
+
+
+_quick = msgspec.msgpack.Encoder(enc_hook=_stand_in)
 
 
 def read(data: bytes) -> Tree | None:
@@ -78,6 +123,11 @@ def _opened(value: Tree, depth: int) -> Tree:
 
 def write(tree: Tree, sloppy: Random | None = None) -> bytes:
     """Return the bytes of a tree; with ``sloppy`` some lengths and numbers are longer than they must be."""
+    if sloppy is None:
+        try:
+            return _quick.encode(tree)
+        except (OverflowError, UnicodeEncodeError, TypeError):
+            pass  # a number, a text or a key that only the writer below knows how to write
     out = bytearray()
     _write(tree, out, sloppy)
     return bytes(out)

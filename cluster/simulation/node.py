@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cluster.simulation.clock import NodeClock
 from cluster.simulation.dice import Dice
 from cluster.simulation.process import Process
 from cluster.simulation.store import Disk, VoteLog
-from cluster.simulation.world import SNAPSHOT_EVERY, World, next_key_of
+from cluster.simulation.world import MAX_VIEW_TIMEOUT_MS, SNAPSHOT_EVERY, VIEW_TIMEOUT_MS, WINDOW, World, next_key_of
 from consensus.crypto import Signer, digest
 from consensus.messages import ValidatorSet
-from node.opening import Identity, replica_config
+from consensus.state import ReplicaConfig
+from node.opening import SILENCE_FACTOR
+from node.vote_log import ID_BYTES
 
 if TYPE_CHECKING:
     from cluster.simulation.simulation import Simulation
@@ -59,8 +60,17 @@ class Node:
         self._logs = 0
         self._is_unsure = False
         self._armed: tuple[int, str, int] | None = None
-        identity = Identity(name, (self.world.keys.signer(name), next_key_of(self.world, name)))
-        self.replica_config = replace(replica_config(self.world.genesis, identity, SNAPSHOT_EVERY), check=self.world.keys.check)
+        self.replica_config = ReplicaConfig(
+            name=name,
+            signers=(self.world.keys.signer(name), next_key_of(self.world, name)),
+            window=WINDOW,
+            max_in_flight=self.world.genesis.consensus.max_in_flight,
+            view_timeout_ms=VIEW_TIMEOUT_MS,
+            max_view_timeout_ms=MAX_VIEW_TIMEOUT_MS,
+            silence_ms=SILENCE_FACTOR * VIEW_TIMEOUT_MS,
+            snapshot_gap=max(SNAPSHOT_EVERY, WINDOW),
+            check=self.world.keys.check,
+        )
 
     # --------------------------------------------------------------------------------------------------------------- power
 
@@ -92,7 +102,7 @@ class Node:
         """Forget all votes, and let the checkers forget them, too."""
         self._logs += 1
         self.simulation.checker.votes.wiped(self)
-        VoteLog(self.disk.votes).begin_anew(digest(f"{self.name} {self._logs}".encode()))
+        VoteLog(self.disk.votes).begin_anew(digest(f"{self.name} {self._logs}".encode())[:ID_BYTES])
 
     def power_cut(self) -> None:
         """Everything in memory is gone, and what the disk had not synced, or the later part of it."""

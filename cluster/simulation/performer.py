@@ -143,6 +143,7 @@ class Performer:
                 self._process.snapshots.keep_proofs(changes)
             case ViewEntered():
                 self._process.desk.view_entered()
+                self._process.proposer.view_entered(effect.sequence)
                 self._node.simulation.note_view(effect.view)
             case EpochEntered():
                 self._node.simulation.note(self._node, f"sits at {effect.index} in epoch {effect.validators.epoch}")

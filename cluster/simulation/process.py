@@ -26,6 +26,7 @@ from consensus.replica import Replica
 from consensus.state_tree import StateTree
 from consensus.transaction import Transaction
 from contracts.application import LedgerApplication
+from node.sharing import Reminders
 
 if TYPE_CHECKING:
     from cluster.simulation.node import Node
@@ -68,6 +69,7 @@ class Process:
         self.replica = Replica(node.replica_config, what_is_found(self.store, self.votes, self.application))
         self.performer = Performer(self)
         self.proposer = Proposer(self)
+        self._reminders = Reminders()
         self._inbox: deque[Event] = deque()
         self._pumping = self._woken = False
         self._house_kept_ms = node.clock.monotonic_ms()
@@ -167,7 +169,8 @@ class Process:
         old = self.mempool.waiting_since(now_ms - SHARE_AGAIN_MS, SHARE_AGAIN_MOST)
         if old:
             self.desk.drop_inadmissible(old, self.clock.now_ms())
-            self._share([transaction.raw for transaction in old if transaction.id in self.mempool])
+        left = [transaction for transaction in old if transaction.id in self.mempool]
+        self._share([transaction.raw for transaction in self._reminders.due(left, now_ms)])
 
     # ------------------------------------------------------------------------------------------------------- for its parts
 

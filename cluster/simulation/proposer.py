@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from consensus.effects import Effect, Event, Persist, Propose, Waiting
+from node.replica_host import waits_for_reproposals
 
 if TYPE_CHECKING:
     from cluster.simulation.process import Process
@@ -27,6 +28,11 @@ class Proposer:
         self._last_waiting: Waiting | None = None
         self._deadline_seen_ms: int | None = None
         self._poked = False
+        self._reproposed = 0
+
+    def view_entered(self, last: int) -> None:
+        """A view began that proposes batches up to ``last`` again: these come first."""
+        self._reproposed = last
 
     def news(self) -> Event | None:
         """Return what waits to be ordered, if that changed."""
@@ -51,6 +57,9 @@ class Proposer:
         replica, seat = process.replica, process.replica.committee.index
         if not replica.can_propose or seat is None:
             return None
+        if self._reproposed and waits_for_reproposals(replica, self._reproposed, process.clock.monotonic_ms()):
+            return None
+        self._reproposed = 0
         batch = process.desk.make_batch(seat, replica.view, replica.in_flight, replica.wants_block)
         if batch is None:
             self._poke_later()

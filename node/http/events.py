@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import get_args
 
 import msgspec
-from aiohttp import ClientError, WSCloseCode, web
+from aiohttp import ClientError, WSCloseCode, hdrs, web
 
 from contracts.events import AnyEvent
 from node.event_hub import OVERFLOW, Subscription
@@ -24,7 +24,7 @@ async def get_events(call: Call) -> object:
     """Stream events as JSON texts until the client leaves, or falls behind (a last "overflow" event, close code 1013)."""
     kinds = _kinds(call)
     socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_S, max_msg_size=1024, compress=False)
-    if not socket.can_prepare(call.request).ok:
+    if not _is_upgrade(call.request, socket):
         raise ApiError(426, "UPGRADE_REQUIRED", "this path is a WebSocket; connect to it with ws://")
     if call.api.websockets >= call.api.limits.max_websockets:
         raise ApiError(503, "TOO_MANY_WEBSOCKETS", f"{call.api.websockets} event streams are open already")
@@ -36,6 +36,11 @@ async def get_events(call: Call) -> object:
     finally:
         call.api.websockets -= 1
     return socket
+
+
+def _is_upgrade(request: web.Request, socket: web.WebSocketResponse) -> bool:
+    """Tell whether a request asks for a WebSocket as it must. (The library does not bear a key that is not ASCII.)"""
+    return request.headers.get(hdrs.SEC_WEBSOCKET_KEY, "").isascii() and socket.can_prepare(request).ok
 
 
 def _kinds(call: Call) -> frozenset[str] | None:
@@ -68,7 +73,7 @@ async def _serve(call: Call, socket: web.WebSocketResponse, subscription: Subscr
             call.request.transport.abort()
     finally:
         listener.cancel()
-        with suppress(asyncio.CancelledError):
+        with suppress(asyncio.CancelledError, ConnectionError, ClientError):  # it may have found the client gone, too
             await listener
 
 
@@ -79,6 +84,8 @@ async def _send(call: Call, socket: web.WebSocketResponse, message: object) -> N
 
 async def _listen(socket: web.WebSocketResponse, subscription: Subscription) -> None:
     """Read what the client sends (nothing matters but that it closes) and end the subscription when it is gone."""
-    async for _ in socket:
-        pass
-    subscription.close()
+    try:
+        async for _ in socket:
+            pass
+    finally:
+        subscription.close()

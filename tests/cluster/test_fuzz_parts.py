@@ -18,9 +18,10 @@ from cluster.fuzz.law import Failure, LawBrokenError, Watch, outcome_class
 from cluster.fuzz.memory import LEAST_S, Growth, resident_mb
 from cluster.fuzz.mutation import Mutator
 from cluster.fuzz.novelty import MAX_OUTCOMES, Novelty
-from cluster.fuzz.on_messages import MAX_TABLE, MessagesTarget, table_sizes
+from cluster.fuzz.on_messages import MAX_TABLE, MessagesTarget
 from cluster.fuzz.on_mqtt import may_be_published
 from cluster.fuzz.requests import frame
+from cluster.fuzz.sizes import table_sizes
 from cluster.fuzz.trees import Literal, Miscounted, Nested, read, write
 from consensus.codec import encode
 from consensus.errors import InputError

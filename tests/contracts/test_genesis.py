@@ -51,6 +51,8 @@ def market(**changes: int) -> Genesis:
         (market(gate_closure_before_ms=3_600_000), "gate_closure_before_ms"),
         (market(open_before_ms=10**10), "open_before_ms"),
         (market(first_period=1), "first_period"),
+        (market(first_period=2**53), "first_period: starts after the last time"),
+        (market(first_period=2**64), "first_period: starts after the last time"),
         (market(max_orders_per_period=110_000), "max_orders_per_period"),
         (
             msgspec.structs.replace(

@@ -90,6 +90,31 @@ async def test_a_bad_request_gets_one_clear_error(site: Site, path: str, status:
     assert got == 200
 
 
+@pytest.mark.parametrize(
+    ("head", "status", "code"),
+    [
+        ("GET /v1/status HTTP/1.1\r\nHost: x\r\nExpect: 200", 417, "EXPECTATION_FAILED"),
+        ("GET /no/such/path HTTP/1.1\r\nHost: x\r\nExpect: 200", 417, "EXPECTATION_FAILED"),
+        (
+            "GET /v1/events HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: \u00c1",
+            426,
+            "UPGRADE_REQUIRED",
+        ),
+    ],
+)
+async def test_headers_that_the_library_chokes_on_get_one_clear_error(site: Site, head: str, status: int, code: str) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.api.port)
+    writer.write(head.encode("latin-1") + b"\r\nConnection: close\r\n\r\n")
+    answer = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    lines, _, body = answer.partition(b"\r\n\r\n")
+    assert lines.split()[1] == str(status).encode()
+    assert b"Content-Length: %d\r\n" % len(body) in lines + b"\r\n"
+    assert json.loads(body)["error"] == code
+    assert (await site.get("/v1/status"))[0] == 200
+
+
 async def test_wrong_method_names_the_right_ones(site: Site) -> None:
     async with site.session.delete(site.api.url + "/v1/status") as response:
         assert response.status == 405

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from consensus.codec import encode
 from consensus.effects import LogRecord
 from consensus.errors import InvariantViolation
 from consensus.messages import Vote
@@ -76,6 +77,59 @@ def test_vote_log_refuses_what_does_not_fit_or_belong(tmp_path: Path) -> None:
     with pytest.raises(StoreDamagedError, match="wrong key"):
         votes.records()
     votes.close()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        (b"r/" + bytes(25), encode(LogRecord(22, -1, 3, 1, b"")), "sequence 22, epoch -1, view 3, kind 1: a number is out of range"),
+        (b"r/" + bytes(25), encode(LogRecord(22, 0, 2**64 - 1, 256, b"")), "kind 256: a number is out of range"),
+        (b"r/x", encode(LogRecord(22, 0, 0, 1, b"")), "stands at the wrong key, 722f78"),
+        (b"b/\x01", encode((b"raw",)), "stand at the malformed key 622f01"),
+        (b"b/" + bytes(39), encode((b"raw",)), "stand at the malformed key"),
+        (b"m/cut", bytes(8), "mark up to where votes were dropped: is missing or malformed"),
+        (b"m/cut", None, "mark up to where votes were dropped: is missing or malformed"),
+        (b"m/cut", bytes(16), "mark up to where votes were dropped: says 0, which its checksum contradicts"),
+        (b"m/id", b"short", "id of the vote log: is missing or malformed"),
+        (b"m/id", b"another id of 16", "mark up to where votes were dropped: says 0"),
+    ],
+)
+def test_a_damaged_entry_is_one_clear_error(tmp_path: Path, key: bytes, value: bytes | None, reason: str) -> None:
+    VoteLog.open(tmp_path).close()
+    database = open_database(tmp_path)
+    database.write([(key, value)], sync=True)
+    database.close()
+    with pytest.raises(StoreDamagedError, match=reason):
+        read_all(tmp_path)
+    with pytest.raises(StoreDamagedError, match=reason):
+        read_all(tmp_path)
+
+
+def read_all(path: Path) -> None:
+    votes = VoteLog.open(path)
+    try:
+        votes.records()
+        list(votes.bodies())
+    finally:
+        votes.close()
+
+
+def test_how_far_a_log_was_cut_survives_a_restart_and_cannot_be_lowered(tmp_path: Path) -> None:
+    votes = VoteLog.open(tmp_path)
+    for sequence in (4, 9):
+        votes.append([LogRecord(sequence, 0, 0, 1, b"")])
+    votes.truncate(4, 0, 0)
+    lower = dict(votes._database.scan(b"m/cut"))[b"m/cut"]
+    votes.truncate(9, 0, 0)
+    votes.close()
+    votes = VoteLog.open(tmp_path)
+    assert [votes.is_whole_above(height) for height in (4, 8, 9)] == [False, False, True]
+    votes.close()
+    database = open_database(tmp_path)
+    database.write([(b"m/cut", lower[:8] + dict(database.scan(b"m/cut"))[b"m/cut"][8:])], sync=True)
+    database.close()
+    with pytest.raises(StoreDamagedError, match="says 4, which its checksum contradicts"):
+        VoteLog.open(tmp_path)
 
 
 def vote(digest: bytes = bytes(32), **place: int) -> Vote:
