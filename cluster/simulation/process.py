@@ -96,7 +96,7 @@ class Process:
         if not self._woken and not self._pumping:
             self._woken = True
             simulation = self.node.simulation
-            simulation.at(simulation.now_ms, self._if_alive, self._wake, ())
+            simulation.at(simulation.now_ms, self._if_alive, self.pump, ())
 
     def receive(self, sender: str, message: object) -> None:
         """Take what came over a link."""
@@ -109,15 +109,11 @@ class Process:
         else:
             self.post(Received(sender, message))  # type: ignore[arg-type]  # all else are consensus messages
 
-    def _wake(self) -> None:
-        self._woken = False
-        self.pump()
-
     def pump(self) -> None:
         """Step the replica through everything that waits, unless its disk is at work; propose what there is."""
         if self._pumping:
             return
-        self._pumping = True
+        self._pumping, self._woken = True, False
         while self.alive and not self.performer.writing:
             event = self._inbox.popleft() if self._inbox else self.proposer.news() or self.proposer.proposal()
             if event is None:

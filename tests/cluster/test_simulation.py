@@ -25,6 +25,8 @@ ONCE_FAILED = [
 ]
 """Seeds that failed when they were found (the schedules of these numbers may have changed since), with their cause."""
 DIGESTS = """
+from cluster.simulation.worker import prepare
+prepare(())
 from cluster.simulation.settings import Settings
 from cluster.simulation.shrink import replay_seed
 print([replay_seed(Settings(nodes), seed).digest for nodes, seed in ((4, 3), (4, 11), (5, 2), (7, 1))])
