@@ -37,7 +37,7 @@ def shelved(cluster: ChangingCluster, *indices: int) -> Callable[[Statuses], boo
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Cut states into many chunks, and note which node serves which. The first that is asked takes its time, so that the others' offers come."""
+    """Cut states into many chunks, and note which node serves which. The first one takes its time, so that the offers of others come."""
     found: list[tuple[str, int]] = []
     serve, several = SnapshotShelf.chunk, threading.Event()
 
@@ -45,7 +45,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         found.append((self.folder.parents[2].name, index))
         if len({node for node, _ in found}) > 1:
             several.set()
-        several.wait(2)
+        several.wait(0.5)
         return serve(self, height, index)
 
     monkeypatch.setattr(SnapshotShelf, "chunk", chunk)
