@@ -165,10 +165,8 @@ BUGS = (
             ),
         ),
         4,
-        ("loss", "byzantine"),
-        400,
-        habits=("idle",),
-        calm_ms=10_000,
+        ROUGH,
+        60,
     ),
     Bug(
         "timer-too-early",

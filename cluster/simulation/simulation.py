@@ -154,7 +154,7 @@ class Simulation:
 
     def note_step(self, node: Node, event: Event, effects: Sequence[Effect]) -> None:
         """A replica took an event."""
-        self.checker.stepped(node, event)
+        self.checker.stepped(node, event, effects)
         self.fingerprint = (self.fingerprint * 1_000_003 ^ self.now_ms << 16 ^ node.place << 8 ^ len(effects)) & MASK
         self._steps += 1
         if self._steps % MEMORY_EVERY == 0 and node.honest and node.process is not None:
