@@ -24,7 +24,7 @@ from consensus.effects import Effect, Event
 from consensus.errors import GridPactError
 
 MEMORY_EVERY = 16
-MOST_EVENTS = 1_000_000
+MOST_EVENTS = 200_000
 """Steps of a run: far more than any good one takes."""
 MASK = (1 << 61) - 1
 BREAKAGES = (GridPactError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
