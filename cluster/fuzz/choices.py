@@ -103,6 +103,8 @@ class Choices:
                 msgspec.structs.replace(certificate, votes=(CertificateVote(own.sender, own.signature),) * self.pick((1, 4, 300))),
                 self.signed_alone(higher),
                 self.signed_alone(self.chain.height + 1),
+                self.signed_alone(self.chain.height),
+                self.signed_alone(max(known) + 1),
             )
         )
 
@@ -110,7 +112,7 @@ class Choices:
         """Return a certificate that only the faulty member signed, once or for everybody."""
         digest_ = self.digest(height)
         own = self.own(Kind.CHECKPOINT, 0, height, digest_)
-        seats = self.pick(((own.sender,), (own.sender,) * 4, (0, 1, 2, 3)))
+        seats = self.pick(((own.sender,), (own.sender,) * 4, (own.sender,) * 4, (0, 1, 2, 3)))
         return Certificate(self.epoch, height, digest_, tuple(CertificateVote(seat, own.signature) for seat in seats))
 
     def own(self, kind: int, view: int, sequence: int, digest_: bytes, epoch: int | None = None) -> Vote:

@@ -49,6 +49,22 @@ class ForgedViews:
         )
         return ViewChangeMessage(self._choices.own(Kind.VIEW_CHANGE, view, 0, body_digest(body)), body)
 
+    def poor_view_change(self) -> ViewChangeMessage:
+        """Return a view-change that is true as far as it goes: a certificate, and some prepared certificates above it or none."""
+        choices = self._choices
+        known = choices.chain.certificates
+        sets = choices.chain.epochs(choices.chain.height)
+        first = sets[min(choices.epoch, len(sets) - 1)].first_height
+        heights = [height for height in sorted(known) if height >= first - 1]
+        stable = known[choices.pick(heights[-3:])] if heights else None
+        low = stable.height if stable is not None else 0
+        best = {one.pre_prepare.sequence: one for one in choices.memory.proofs if low < one.pre_prepare.sequence <= low + 2 * WINDOW}
+        proofs = tuple(
+            best[sequence] for sequence in sorted(best) if choices.chance(0.4) and best[sequence].pre_prepare.view < choices.view
+        )
+        body = encode(ViewChangeBody(choices.view, stable, proofs))
+        return ViewChangeMessage(choices.own(Kind.VIEW_CHANGE, choices.view, 0, body_digest(body)), body)
+
     def _prepared(self, new_view: int, stable: Certificate | None) -> tuple[PreparedProof, ...]:
         low = stable.height if stable is not None else 0
         best: dict[int, PreparedProof] = {}
@@ -57,7 +73,7 @@ class ForgedViews:
             if sequence > low and (sequence not in best or self._choices.chance(0.5)):
                 best[sequence] = proof
         proofs = [proof for _, proof in sorted(best.items())]
-        if self._choices.chance(0.25):
+        if self._choices.chance(0.35):
             made_up = self._made_up_proof(low, new_view)
             proofs = sorted((*(one for one in proofs if one.pre_prepare.sequence != made_up.pre_prepare.sequence), made_up), key=_place_of)
         if proofs and self._choices.chance(0.25):

@@ -26,7 +26,8 @@ CALM_EVERY = 250
 CHECK_EVERY = 32
 DELIVERED = 5
 """Messages that the network delivers after every move."""
-MOODS = 4
+MOODS, SILENT = 4, 2
+PLOTTED = 40
 DEAF_TO = (Kind.COMMIT, Kind.CHECKPOINT, Kind.PREPARE)
 
 
@@ -45,9 +46,9 @@ class Move(Wire, frozen=True):
 
 
 _decode_move = Decoder(Move, "move")
-FORGE, DELIVER, PASS, SUBMIT, MOOD, LOSE, CUT, RESTART, REFUSE = range(9)
-_LIKELY = (FORGE,) * 11 + (DELIVER,) * 6 + (PASS,) * 2 + (SUBMIT,) * 3 + (MOOD, LOSE, CUT, RESTART, REFUSE)
-_NAMES = ("forge", "deliver", "pass", "submit", "mood", "lose", "cut", "restart", "refuse")
+FORGE, DELIVER, PASS, SUBMIT, MOOD, LOSE, CUT, RESTART, REFUSE, PLOT = range(10)
+_LIKELY = (FORGE,) * 11 + (DELIVER,) * 6 + (PASS,) * 2 + (SUBMIT,) * 3 + (MOOD, LOSE, CUT, RESTART, REFUSE, PLOT)
+_NAMES = ("forge", "deliver", "pass", "submit", "mood", "lose", "cut", "restart", "refuse", "plot")
 
 
 class MemberTarget:
@@ -141,6 +142,8 @@ class MemberTarget:
             group.lose(random, number % 20)
         elif kind == CUT:
             self._cut_off(move.to, name)
+        elif kind == PLOT:
+            self._plot(move, random)
         elif kind == RESTART:
             group.restart(name, number % 3)
         elif name != FAULTY:
@@ -156,6 +159,39 @@ class MemberTarget:
             group.cut = frozenset((name,))
         else:
             group.deaf = frozenset((one, DEAF_TO[number // 4 % 3]) for one in NAMES[: 1 + number // 12 % 3])
+
+    def _plot(self, move: Move, random: Random) -> None:
+        """Try to make one honest member decide alone, and the others forget it: what forks a group whose view change has a hole.
+
+        One hears commits, the others do not; then it is cut off, they change views, and the faulty member, silent before, tells them less
+        than it knows; at last it votes with them.
+        """
+        group, number = self._group, abs(move.number)
+        victim = HONEST[move.to % len(HONEST)]
+        others = tuple(name for name in NAMES if name != victim)
+        unheard = (Kind.COMMIT, Kind.CHECKPOINT) if number % 2 else (Kind.COMMIT,)
+        group.cut, group.deaf = frozenset(), frozenset((name, kind) for name in others for kind in unheard)
+        group.submit(HONEST)
+        for _ in range(4):
+            group.deliver(random, PLOTTED)
+            group.pass_time(2)
+            self._listen()
+        self._mood = SILENT
+        group.cut, group.deaf = frozenset((victim,)), frozenset((name, Kind.PREPARE) for name in others[: number % 3])
+        for turn in range(2 + number % 4):
+            group.pass_time(1_200)
+            for name in others if self._forges_views(number, turn) else ():
+                if name != FAULTY:
+                    seat = group.seats[name].replica
+                    group.tell(name, self._traitor.forge_view(random, seat.committee.epoch, seat.view))
+            group.deliver(random, PLOTTED)
+            self._listen()
+        self._mood, group.deaf = 0, frozenset()
+        group.deliver(random, PLOTTED)
+
+    @staticmethod
+    def _forges_views(number: int, turn: int) -> bool:
+        return bool(number >> 4 + turn & 1)
 
     def _listen(self) -> None:
         """Hear what was said to the faulty member; send what its honest software would say, as far as its mood allows."""

@@ -47,7 +47,7 @@ class Traitor:
     def __init__(self, chain: ToyChain) -> None:
         self._choices = choices = Choices(chain)
         self._answers = answers = ForgedAnswers(choices)
-        views = ForgedViews(choices)
+        self._views = views = ForgedViews(choices)
         self.addressee = ""
         self._plain: tuple[Forge, ...] = (
             self._pre_prepare, self._pre_prepare, self._vote, self._vote, self._vote, views.view_change, views.view_change, views.new_view,
@@ -74,6 +74,12 @@ class Traitor:
         choices = self._choices
         choices.random, choices.epoch, choices.view, self.addressee = random, in_range(epoch), in_range(view), ""
         return self.forgeries[number % len(self.forgeries)]()
+
+    def forge_view(self, random: Random, epoch: int, view: int) -> Message:
+        """Return a view-change for the view that somebody is in or wants (``view``) that proves itself and tells less than it could."""
+        choices = self._choices
+        choices.random, choices.epoch, choices.view = random, in_range(epoch), in_range(view)
+        return self._views.poor_view_change()
 
     # -------------------------------------------------------------------------------------------------------- forgeries
 
