@@ -30,6 +30,7 @@ ENTRIES = {
     "auction": Entry("cluster.commands.auction:auction", "Clear a double auction offline on a JSON case."),
     "settle": Entry("cluster.commands.settle:settle", "Settle delivered against traded energy offline on a JSON case."),
     "bench": Entry("cluster.commands.bench:bench", "Load test on own node processes."),
+    "soak": Entry("cluster.commands.soak:soak", "Hours of load: memory, disk, and how fast a node comes back."),
     "drill": Entry("cluster.commands.drill:drill", "Faults on real processes; checks that nothing is lost."),
     "fuzz": Entry("cluster.commands.fuzz:fuzz", "Hostile input for everything that takes bytes from outside."),
     "init": Entry("cluster.commands.init:init", "Write genesis, keys, certificates and config, one folder per host."),

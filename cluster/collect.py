@@ -46,6 +46,7 @@ class Head(msgspec.Struct, frozen=True):
     peers: tuple[Peer, ...]
     voting: bool = True
     first_height: int = 1
+    clock_ms: int = 0
 
     @property
     def linked(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from node.leveldb_files import BLOCK_BYTES, RECORD_HEADER
+from node.leveldb_logs import BLOCK_BYTES, RECORD_HEADER
 
 FILES, FLIPS = 3, 8
 LENGTH_HIGH_BYTE = 5

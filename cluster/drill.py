@@ -1,6 +1,6 @@
 """``gridpact drill``: faults on real processes under load; nothing acknowledged may be lost, counted twice or seen differently.
 
-Load (:mod:`cluster.drill_load`), faults (:mod:`cluster.faults`), history (:mod:`cluster.history`) and checks (:mod:`cluster.inspection`,
+Load (:mod:`cluster.load_stream`), faults (:mod:`cluster.faults`), history (:mod:`cluster.history`) and checks (:mod:`cluster.inspection`,
 :mod:`cluster.chain_book`) are kept apart; this module is the schedule. A round:
 
 1. transactions become final, and all nodes are level and connected;
@@ -31,7 +31,6 @@ from msgspec import structs
 
 from cluster.chain_book import ChainBook, Violation
 from cluster.checkers import percentile
-from cluster.drill_load import DrillLoad
 from cluster.drill_round import Round, hit, play_round, set_scene
 from cluster.faults import FaultName, fault_of_round, target_of_round
 from cluster.history import History
@@ -40,15 +39,18 @@ from cluster.lab import Lab, lab_plan
 from cluster.lab_building import LabParts
 from cluster.lab_meters import LabMeters, MeterKeys
 from cluster.load import BlockWatch, LoadClient
+from cluster.load_stream import LoadStream
 from cluster.options import RunError
 from cluster.stage import Stage
-from cluster.workload import BALANCE_MICRO, Actors, make_actors
+from cluster.workload import BALANCE_MICRO, Actors, Kind, make_actors, sign_range
+from contracts.genesis import Genesis
 from node.provisioning import ClusterPlan, NodePlan
 
 ACCOUNTS, METERS, BROKER_METERS = 60, 30, 6
 ATTEMPT_TIMEOUT_S = 1.5
 BLOCK_TIMEOUT_S = 1.5
 LOG_LEVEL = "info"
+LOAD_KINDS: tuple[Kind, ...] = ("transfer", "reading")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ class DrillResult(msgspec.Struct, frozen=True):
         withdrawn: acknowledged by nobody but a node whose disk was then destroyed, so sent again by their clients.
         resent: sendings that repeated an earlier one, for want of an answer.
         recovery_s: over all rounds. catch_up_s: until the node that was hit had caught up.
+        left_out: rounds after which a node had every block and did not vote: it waited for another view than the others were in.
         readings: confirmed to the meters of the broker's lab.
         failures: what went wrong, and when; empty in a good drill.
     """
@@ -126,6 +129,7 @@ class DrillResult(msgspec.Struct, frozen=True):
     recovery_by_fault_s: dict[str, Recovery]
     catch_up_s: Recovery
     resent: int
+    left_out: int
     readings: int
     blocks: int
     views: int
@@ -165,7 +169,7 @@ async def run_drill(settings: DrillSettings, report: Report) -> DrillResult:
         history = History()
         watch = BlockWatch(session, lab.urls, history, time.monotonic, BLOCK_TIMEOUT_S)
         client = LoadClient(session, lab.urls, history, time.monotonic, ATTEMPT_TIMEOUT_S)
-        load = DrillLoad(lab, actors, history, client, settings.rate)
+        load = LoadStream(settings.nodes, partial(_sign, lab.genesis, actors), history, client, settings.rate)
         meters = LabMeters(lab, keys) if keys.names else None
         stage = Stage(lab, session, history, watch, load, meters)
         result = await _Drill(settings, stage, actors, report).run()
@@ -177,6 +181,13 @@ async def run_drill(settings: DrillSettings, report: Report) -> DrillResult:
 def _plan(actors: Actors, keys: MeterKeys, nodes: tuple[NodePlan, ...]) -> ClusterPlan:
     plan = lab_plan(actors, nodes)
     return replace(plan, meters=(*plan.meters, *keys.genesis_meters(actors.owner)), log_level=LOG_LEVEL)
+
+
+def _sign(genesis: Genesis, actors: Actors, numbers: range, now_ms: int) -> list[bytes]:
+    """Return transfers and readings in turn."""
+    turns = range(numbers.start // 2, numbers.stop // 2)
+    parts = [sign_range(genesis, actors, kind, turns, now_ms) for kind in LOAD_KINDS]
+    return [raw for pair in zip(*parts, strict=True) for raw in pair]
 
 
 class _Drill:
@@ -263,6 +274,7 @@ class _Drill:
             },
             catch_up_s=_of([one.catch_up_s for one in rounds]),
             resent=history.resent,
+            left_out=sum(1 for one in rounds if one.left_out),
             readings=sum(len(sequences) for sequences in meters.confirmed.values()) if meters is not None else 0,
             blocks=book.height,
             views=view,

@@ -6,6 +6,7 @@ import asyncio
 import resource
 import time
 from abc import abstractmethod
+from pathlib import Path
 
 from cluster.damage import flip_bytes, lengthen_record, newest_log
 from cluster.faults import Fault, Scene
@@ -39,8 +40,23 @@ class Damage(Fault):
         return struck_s
 
     @abstractmethod
+    def folder(self, scene: Scene) -> Path:
+        """Return the folder of the database."""
+
     def damage(self, scene: Scene) -> tuple[str, bool]:
-        """Do the damage; return what it is, and whether the node must notice it when it starts."""
+        """Change some bytes anywhere, or a single bit where LevelDB does not notice.
+
+        In the newest log every byte matters; an older one may be left over, and a table may not be read for long.
+
+        Returns:
+            what it is, and whether the node must notice it when it starts.
+        """
+        folder = self.folder(scene)
+        newest = newest_log(folder)
+        if scene.random.random() < 0.5 and newest is not None and lengthen_record(newest, scene.random):
+            return f"one bit in {folder.name}/{newest.name}", True
+        chosen = flip_bytes(folder, scene.random)
+        return "damaged " + ", ".join(f"{folder.name}/{path.name}" for path in chosen), newest in chosen
 
     async def end(self, scene: Scene) -> None:
         """Start it, see what it says, delete its data, start it again."""
@@ -48,7 +64,7 @@ class Damage(Fault):
         status = await scene.stage.wait_level(may_end=scene.victim)
         if status is None:
             if self._must_refuse:
-                raise RunError(f"{scene.name} came up and votes, although its vote log is damaged ({', '.join(scene.notes)})")
+                raise RunError(f"{scene.name} came up, although what it lost matters ({', '.join(scene.notes)})")
             scene.note("came up")
             await asyncio.to_thread(scene.lab.kill, scene.victim)
         else:
@@ -61,27 +77,19 @@ class Damage(Fault):
 
 
 class DamagedBlocks(Damage):
-    """Bytes changed in the block store."""
+    """Bytes changed in the block store: what was acknowledged, executed or certified must not be gone without a word."""
 
-    def damage(self, scene: Scene) -> tuple[str, bool]:
-        """Change some bytes; what is old may go unnoticed until it is read."""
-        config = read_config(scene.lab.node_folder(scene.victim))
-        chosen = flip_bytes(config.blocks_folder(scene.lab.genesis.channel), scene.random)
-        return "damaged " + ", ".join(f"blocks/{path.name}" for path in chosen), False
+    def folder(self, scene: Scene) -> Path:
+        """Return where the blocks are."""
+        return read_config(scene.lab.node_folder(scene.victim)).blocks_folder(scene.lab.genesis.channel)
 
 
 class DamagedVotes(Damage):
     """Bytes changed in the vote log: a node that has lost a part of it must not vote as if it had never signed anything."""
 
-    def damage(self, scene: Scene) -> tuple[str, bool]:
-        """Change some bytes anywhere, or a single bit where LevelDB does not notice; in the newest log every byte matters."""
-        config = read_config(scene.lab.node_folder(scene.victim))
-        folder = config.votes_folder(scene.lab.genesis.channel)
-        newest = newest_log(folder)
-        if scene.random.random() < 0.5 and newest is not None and lengthen_record(newest, scene.random):
-            return f"one bit in votes/{newest.name}", True
-        chosen = flip_bytes(folder, scene.random)
-        return "damaged " + ", ".join(f"votes/{path.name}" for path in chosen), newest in chosen
+    def folder(self, scene: Scene) -> Path:
+        """Return where the votes are."""
+        return read_config(scene.lab.node_folder(scene.victim)).votes_folder(scene.lab.genesis.channel)
 
 
 class DiskFull(Fault):

@@ -12,10 +12,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cluster.faults import DOWN_S, Fault, Scene
 from cluster.lab_building import set_clock
 from cluster.options import RunError
+from node.clock import wall_ms
 from node.keys import Authority, load_authority, read_certificate
 from node.provisioning import CA_CERTIFICATE, CA_KEY, TLS_CERTIFICATE
 
 CLOCK_OFFSETS_S = (-3_600, -60, 60, 3_600)
+CLOCK_SLACK_S = 20
 REFUSED_S = 2.0
 EXPIRED_DAYS = 2
 
@@ -59,20 +61,14 @@ class Pause(Fault):
 
 
 class Clock(Fault):
-    """A clock that is wrong by more than a proposal's time may be.
-
-    The node is started again with the wrong clock while nothing waits to be ordered: so a primary is still the primary when the load
-    comes back, and the others must find out that its proposals are of another time.
-    """
+    """A clock that jumps, while its node runs, by more than a proposal's time may be wrong."""
 
     async def strike(self, scene: Scene) -> float:
         """Put the clock wrong."""
         offset_s = scene.random.choice(CLOCK_OFFSETS_S)
         scene.note(f"{abs(offset_s)} s {'ahead' if offset_s > 0 else 'behind'}")
-        async with scene.stage.quiet():
-            await self._restart(scene, offset_s)
-            await scene.stage.wait_level()
-            return time.monotonic()
+        await self._jump(scene, offset_s)
+        return time.monotonic()
 
     async def hold(self, scene: Scene) -> None:
         """A primary must lose its place; one that is behind is believed until its time lags too far."""
@@ -86,12 +82,17 @@ class Clock(Fault):
 
     async def end(self, scene: Scene) -> None:
         """Put the clock right."""
-        await self._restart(scene, 0)
+        await self._jump(scene, 0)
 
-    async def _restart(self, scene: Scene, offset_s: int) -> None:
-        await asyncio.to_thread(scene.lab.stop, scene.victim)
+    async def _jump(self, scene: Scene, offset_s: int) -> None:
+        """Set the clock, and wait until the node goes by it."""
         set_clock(scene.lab.node_folder(scene.victim), offset_s * 1_000)
-        scene.lab.start(scene.victim)
+
+        async def jumped() -> bool:
+            head = (await scene.stage.heads())[scene.victim]
+            return head is not None and abs(head.clock_ms - wall_ms() - offset_s * 1_000) < CLOCK_SLACK_S * 1_000
+
+        await scene.stage.wait(jumped, f"{scene.name} does not go by its clock, which was set {offset_s} s off")
 
 
 class Certificate(Fault):

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 import aiohttp
 
@@ -23,9 +24,8 @@ from cluster.links import Link, Links
 from cluster.options import RunError
 from cluster.processes import GRACE_S, Child, Supervisor, command_line
 from cluster.topology import NODES_FOLDER
-from cluster.workload import Actors
 from consensus.crypto import SEED_BYTES, Ed25519Signer
-from contracts.genesis import GRID, OPERATOR, ConsensusRules, Genesis, MarketRules, Participant, Tariff
+from contracts.genesis import GRID, OPERATOR, ConsensusRules, Genesis, MarketRules, Meter, Participant, Tariff
 from contracts.topics import parse_broker_url
 from node.clock import wall_ms
 from node.provisioning import ClusterPlan, NodePlan
@@ -228,7 +228,17 @@ async def _is_healthy(session: aiohttp.ClientSession, url: str) -> bool:
         return False
 
 
-def lab_plan(actors: Actors, nodes: tuple[NodePlan, ...]) -> ClusterPlan:
+class Senders(Protocol):
+    """Who sends in an experiment."""
+
+    def participants(self) -> tuple[Participant, ...]:
+        """Return the accounts' genesis entries."""
+
+    def genesis_meters(self) -> tuple[Meter, ...]:
+        """Return the meters' genesis entries."""
+
+
+def lab_plan(senders: Senders, nodes: tuple[NodePlan, ...]) -> ClusterPlan:
     """Return the plan of a lab's cluster: real time, the first delivery period at least two hours ahead, its market open already."""
     now_ms = wall_ms()
     key = Ed25519Signer(secrets.token_bytes(SEED_BYTES)).public_key.hex()
@@ -242,9 +252,9 @@ def lab_plan(actors: Actors, nodes: tuple[NodePlan, ...]) -> ClusterPlan:
         participants=(
             Participant(GRID, "grid", key, GRID_BALANCE_MICRO),
             Participant(OPERATOR, "operator", other, 0),
-            *actors.participants(),
+            *senders.participants(),
         ),
-        meters=actors.genesis_meters(),
+        meters=senders.genesis_meters(),
         tariff=Tariff((300_000,) * 24, (300_000,) * 24, 80_000),
         market=lab_market(now_ms),
         consensus=ConsensusRules(),

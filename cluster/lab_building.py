@@ -94,7 +94,7 @@ def build_lab(folder: Path, nodes: int, make_plan: MakePlan, parts: LabParts) ->
 
 
 def set_clock(node_folder: Path, offset_ms: int) -> None:
-    """Let a node's clock be so much ahead of the machine's (negative: behind), from the node's next start on."""
+    """Let a node's clock be so much ahead of the machine's (negative: behind); a running node sees it soon."""
     now_ms = wall_ms()
     write_replay_time(node_folder / CLOCK_FILE, ReplayTime(now_ms + offset_ms, now_ms, 1.0, False))
 

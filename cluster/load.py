@@ -15,10 +15,10 @@ import msgspec
 
 from cluster.history import History
 from consensus.codec import encode
+from node.http.views import BEHIND, PASSING
 
 HEADERS = {"Content-Type": "application/msgpack"}
-FULL = "FULL"
-FULL_PAUSE_S = 0.05
+PASSING_PAUSE_S = 0.05
 DOWN_PAUSE_S = 0.05
 WATCH_PAUSE_S = 0.2
 CALL_TIMEOUT_S = 10.0
@@ -146,16 +146,18 @@ class LoadClient:
                 node = (node + 1) % len(self._urls)
                 await asyncio.sleep(DOWN_PAUSE_S)
                 continue
-            full = []
+            again, behind = [], False
             for position, answer in zip(batch.positions, answers, strict=True):
-                if answer.code == FULL:
-                    full.append(position)
+                if answer.code in PASSING:
+                    again.append(position)
+                    behind = behind or answer.code == BEHIND
                 else:
                     self._history.note_answer(position, node, answer.code)
-            if not full:
+            if not again:
                 return
-            batch = _batch(self._history, full)
-            await asyncio.sleep(FULL_PAUSE_S)
+            batch = _batch(self._history, again)
+            node = (node + behind) % len(self._urls)
+            await asyncio.sleep(PASSING_PAUSE_S)
 
     async def _post(self, body: bytes, node: int) -> list[Answer] | None:
         """Return a node's answers; None if it gives none."""

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from cluster.collect import Head, read_head
-from cluster.drill_load import DrillLoad
 from cluster.history import History
 from cluster.lab import Lab
 from cluster.lab_meters import LabMeters
 from cluster.load import BlockWatch
+from cluster.load_stream import LoadStream
 from cluster.options import RunError
 
 HEAD_TIMEOUT_S = 1.0
@@ -25,6 +25,8 @@ PATIENCE_S = 60.0
 REPLAY_PER_S = 20
 """Blocks per second that a node which starts with nothing surely takes in."""
 POLL_S = 0.05
+VIEW_PATIENCE_S = 3.0
+"""So long after a round is a node given to vote in the others' view again."""
 
 
 @dataclass(slots=True)
@@ -41,7 +43,7 @@ class Stage:
     session: aiohttp.ClientSession
     history: History
     watch: BlockWatch
-    load: DrillLoad
+    load: LoadStream
     meters: LabMeters | None
     refilled: set[int] = field(default_factory=set)
     withdrawn: int = 0
@@ -63,7 +65,18 @@ class Stage:
         return self.lab.names.index(primary), view
 
     async def left_out(self) -> tuple[str, ...]:
-        """Return the names of nodes that follow another view than most, or wait for another: they do not vote with the others."""
+        """Wait a little until all nodes vote in one view; return the names of those that do not.
+
+        They follow another view than most, or wait for another. To the others each is as good as failed, until the view changes for all.
+        """
+        deadline_s = time.monotonic() + VIEW_PATIENCE_S
+        while True:
+            found = await self._in_other_views()
+            if not found or time.monotonic() > deadline_s:
+                return found
+            await asyncio.sleep(POLL_S)
+
+    async def _in_other_views(self) -> tuple[str, ...]:
         heads = await self.heads()
         views = Counter((head.view, head.changing) for head in heads if head is not None)
         common = views.most_common(1)

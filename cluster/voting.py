@@ -16,11 +16,12 @@ from consensus.transaction import decode_transaction, sign_transaction
 from contracts.calls import VoteOnValidators
 from contracts.genesis import Genesis
 from contracts.views import EpochView
-from node.client import GridPactClient, Refused
-from node.config import CONFIG_FILE, load_genesis, read_config
+from node.client import GridPactClient, NodeUnreachable, Refused
+from node.config import CONFIG_FILE, NodeConfig, load_genesis, read_config
 from node.http.views import ValidatorSetsView
 from node.keys import read_signer
 from node.provisioning import NODES_FOLDER
+from node.vote_log import FIRST_START
 
 RECEIPT_S = 30.0
 EPOCH_S = 120.0
@@ -83,12 +84,36 @@ def voters_in(homes: Sequence[Path]) -> tuple[list[Voter], Genesis]:
     for folder in node_folders(homes):
         config = read_config(folder)
         genesis = genesis or load_genesis(config)
-        host = "127.0.0.1" if config.http.host in ("0.0.0.0", "::") else config.http.host  # noqa: S104 - only compared
-        url = f"http://[{host}]:{config.http.port}" if ":" in host else f"http://{host}:{config.http.port}"
-        voters += [Voter(config.name, read_signer(key), url) for key in config.validator_keys]
+        voters += [Voter(config.name, read_signer(key), _url(config)) for key in config.validator_keys]
     if genesis is None or not voters:
         raise InputError("--home", "holds no validator's key")
     return voters, genesis
+
+
+def _url(config: NodeConfig) -> str:
+    """Return where a node's API answers on its own machine."""
+    host = "127.0.0.1" if config.http.host in ("0.0.0.0", "::") else config.http.host  # noqa: S104 - only compared
+    return f"http://[{host}]:{config.http.port}" if ":" in host else f"http://{host}:{config.http.port}"
+
+
+async def vote_log_of(folder: Path) -> bytes:
+    """Return the id of a node's vote log, as the node says, or, if it does not answer, its folder if that was never started.
+
+    Raises:
+        InputError: the folder does not fit, or the node was started before and does not answer.
+    """
+    config = read_config(folder)
+    genesis = load_genesis(config)
+    async with GridPactClient([_url(config)], genesis) as client:
+        try:
+            status = await client.status()
+        except (NodeUnreachable, Refused) as error:
+            if (config.channel_folder(genesis.channel) / FIRST_START).exists():
+                return b""
+            raise InputError("--log", f"is needed, or {config.name} must run: {error}") from error
+    if status.node != config.name:
+        raise InputError("--log", f"is needed: {status.node} answers at the address of {config.name}")
+    return bytes.fromhex(status.vote_log)
 
 
 async def decide(

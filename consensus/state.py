@@ -41,7 +41,7 @@ class ReplicaConfig:
         view_timeout_ms, max_view_timeout_ms: patience with a primary, first and doubled at most up to.
         status_interval_ms: how often replicas tell where they stand.
         silence_ms: a primary that says nothing for so long is replaced, even if nobody waits for it.
-        snapshot_gap: a replica that is so many blocks behind asks for a snapshot instead of blocks.
+        snapshot_gap: a replica that is so many blocks behind asks for a snapshot instead of blocks; None: it takes blocks only.
         channel_index: shifts the primary, so that channels spread the load.
         check: how signatures are checked.
     """
@@ -54,7 +54,7 @@ class ReplicaConfig:
     max_view_timeout_ms: int = 60_000
     status_interval_ms: int = 250
     silence_ms: int = 4_000
-    snapshot_gap: int = 1_024
+    snapshot_gap: int | None = 1_024
     channel_index: int = 0
     check: Verify = verify
 

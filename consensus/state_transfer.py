@@ -34,20 +34,21 @@ def go_on(turn: Turn) -> None:
     """Ask for a snapshot if blocks will not do, for the next chunks if one is under way."""
     transfer = turn.state.transfer
     if transfer is None:
-        _ask_for_offers(turn)
+        if turn.config.snapshot_gap is not None:
+            _ask_for_offers(turn, turn.config.snapshot_gap)
     elif not transfer.adopting:
         _drop_late(turn, transfer)
         if turn.state.transfer is transfer:
             _ask_for_chunks(turn, transfer)
 
 
-def _ask_for_offers(turn: Turn) -> None:
+def _ask_for_offers(turn: Turn, gap: int) -> None:
     """Ask those for a manifest who are far ahead, or who have pruned the blocks that this replica needs.
 
     Of these only those who kept their word best, and those who did not more and more seldom: whoever offers first and then delivers nothing
     must not do so again and again.
     """
-    state, gap = turn.state, turn.config.snapshot_gap
+    state = turn.state
     wanted = state.certified + 1
     can_serve = any(peer.first <= wanted <= state.reach(peer, 1) and peer.fetch_failures < MAX_FAILURES for peer in state.peers.values())
     near = state.executed + gap if can_serve else state.certified

@@ -33,6 +33,8 @@ Action = Literal["add", "remove", "replace"]
 Host = Annotated[str, Meta(pattern=r"^[A-Za-z0-9:._-]{0,253}$(?!\n)")]
 """Name or address of a machine; empty: none is stated."""
 Port = Annotated[int, Meta(ge=0, le=65_535)]
+VoteLogId = Annotated[bytes, Meta(max_length=32)]
+"""Which vote log: empty for that of a folder which never signed anything, else random."""
 
 
 class Transfer(Wire, frozen=True, tag="transfer"):
@@ -120,6 +122,8 @@ class VoteOnValidators(Wire, frozen=True, tag="validator-vote"):
         account: participant that earns its fees.
         host, port: where the other nodes reach it. A removal leaves these four empty (port 0); in a replacement what is empty stays.
         approve: False withdraws one's own vote.
+        log: of a validator that is added: the id of its vote log, which its seat belongs to; empty: that of a folder which never signed
+            anything. (The seat of one that is a member stays with its log; :class:`RenewSeat` changes that.)
     """
 
     epoch: Annotated[int, Meta(ge=0, le=2**53)]
@@ -130,6 +134,7 @@ class VoteOnValidators(Wire, frozen=True, tag="validator-vote"):
     host: Host = ""
     port: Port = 0
     approve: bool = True
+    log: VoteLogId = b""
 
 
 class RenewSeat(Wire, frozen=True, tag="seat-renewal"):
@@ -141,7 +146,7 @@ class RenewSeat(Wire, frozen=True, tag="seat-renewal"):
     """
 
     epoch: Annotated[int, Meta(ge=0, le=2**53)]
-    log: Annotated[bytes, Meta(max_length=32)]
+    log: VoteLogId
 
 
 class ReportDoubleSigning(Wire, frozen=True, tag="double-signing"):

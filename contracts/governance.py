@@ -45,7 +45,8 @@ def change_digest(genesis: Genesis, latest: Epoch, call: VoteOnValidators) -> by
     """Return what a change of the latest set is known by: votes with the same digest are for the same change."""
     place = (genesis.chain_id, genesis.channel, latest.decided)
     what = (call.action, call.name, call.public_key, call.account, call.host, call.port)
-    return digest(b"GridPact validator change\x00" + encode(place + what))
+    log = (call.log,) if call.log else ()
+    return digest(b"GridPact validator change\x00" + encode((*place, *what, *log)))
 
 
 def members_after(registry: Registry, epoch: Epoch, call: VoteOnValidators) -> tuple[Member, ...] | Verdict:
@@ -58,6 +59,8 @@ def members_after(registry: Registry, epoch: Epoch, call: VoteOnValidators) -> t
             return Verdict("NAME_TAKEN", f"name: {call.name} is an account or a meter")
     elif call.name not in members:
         return Verdict("NO_SUCH_VALIDATOR", f"name: {call.name} is not in the set of epoch {epoch.number}")
+    if call.log and call.action != "add":
+        return Verdict("BAD_CHANGE", "log: only that of a validator that is added is voted on; a member renews its seat itself")
     if call.action == "remove":
         if call.public_key or call.account or call.host or call.port:
             return Verdict("BAD_CHANGE", "public_key, account, host, port: a removal has none")
@@ -77,7 +80,7 @@ def members_after(registry: Registry, epoch: Epoch, call: VoteOnValidators) -> t
 def _member(call: VoteOnValidators, before: Member | None) -> Member:
     """Return the member that a call adds, or makes of the present one: what the call leaves empty stays."""
     if before is None:
-        return Member(call.name, call.public_key.hex(), call.account, call.host, call.port)
+        return Member(call.name, call.public_key.hex(), call.account, call.host, call.port, call.log.hex())
     key, account = call.public_key.hex() or before.public_key, call.account or before.account
     return Member(call.name, key, account, call.host or before.host, call.port or before.port, before.log)
 

@@ -22,7 +22,8 @@ from node.audit_report import AuditFault, AuditReport, Findings, Progress
 from node.audit_votes import audit_votes
 from node.block_store import BLOCKS_FOLDER
 from node.key_value import Database, StoreError, open_database
-from node.leveldb_files import FileDamageError, copy_database
+from node.leveldb_files import copy_database
+from node.leveldb_logs import FileDamageError
 from node.snapshots import SNAPSHOTS_FOLDER
 from node.vote_log import VOTES_FOLDER
 

@@ -41,6 +41,7 @@ from node.prover import Prover
 from node.publisher import Publisher
 from node.replica_host import ReplicaHost
 from node.serving import Serving
+from node.sharing import Reminders
 from node.transport import PeerLinks
 from node.upkeep import Upkeep
 
@@ -86,6 +87,7 @@ class Channel(ChannelReports):
         self.publisher = Publisher(self.events, store, genesis, epochs, metrics)
         self._threads = threads
         self._metrics = metrics
+        self._reminders = Reminders()
         self._mempool = mempool = Mempool()
         self._prover = Prover(store, application, self.events)
         self._door = door = PeerDoor(genesis.channel, self)
@@ -107,10 +109,10 @@ class Channel(ChannelReports):
             store, votes, mempool, desk, bodies, application, clock, metrics, rules.view_timeout_ms, self._serving, self._executor.put,
             self._announce, self._epoch_entered, self._accuse,
         )  # fmt: skip
-        self._replica = replica = Replica(replica_config(genesis, identity, disk.snapshot_every), found_on(store, votes, application))
+        self._replica = replica = Replica(replica_config(genesis, identity, disk), found_on(store, votes, application))
         self._driver = Driver(replica, self._host, clock, self._persist, door.send_message, self._broadcast, metrics)
         self._intake = Intake(
-            application, application.sender_key, store, mempool, bodies, self._arrived, clock, threads, door.share, metrics
+            application, application.sender_key, store, mempool, bodies, self._arrived, clock, threads, door.share, self.is_level, metrics
         )
         self._clerk = Clerk(identity, votes, application, clock, self._intake.submit)
         self._upkeep = Upkeep(disk, rules.window, self.epoch_changes, lambda first: post(Pruned(first)), threads, writing)
@@ -122,6 +124,7 @@ class Channel(ChannelReports):
 
         Raises:
             InvariantViolation: this node broke a rule: stop, keep the disk.
+            StoreError: its store is damaged, or refuses a write.
         """
         self._door.open(links)
         self._restore_pending()
@@ -134,6 +137,7 @@ class Channel(ChannelReports):
                 tasks.create_task(self._keep_house(), name="housekeeping")
                 tasks.create_task(self._upkeep.run(), name="upkeep")
                 tasks.create_task(self._serving.run(), name="serving")
+                tasks.create_task(self._door.run(), name="door")
         except BaseExceptionGroup as group:
             self.stopped_because = "; ".join(str(error) for error in group.exceptions)
             raise
@@ -159,12 +163,14 @@ class Channel(ChannelReports):
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
             self._bodies.ask_again()
-            old = self._mempool.waiting_since(self.clock.monotonic_ms() - SHARE_AGAIN_MS, SHARE_AGAIN_MOST)
+            now_ms = self.clock.monotonic_ms()
+            old = self._mempool.waiting_since(now_ms - SHARE_AGAIN_MS, SHARE_AGAIN_MOST)
             late = self._desk.drop_inadmissible(old, self.clock.now_ms())
             if late:
                 self._intake.gone([transaction.id for transaction in late])
                 log.warning("transactions can no longer execute", count=len(late), first=late[0].id.hex())
-            self._door.share([transaction.raw for transaction in old if transaction.id in self._mempool])
+            left = [transaction for transaction in old if transaction.id in self._mempool]
+            self._door.share([transaction.raw for transaction in self._reminders.due(left, now_ms)])
             await self._clerk.work(self.is_level())
             self._metrics.mempool_transactions.set(len(self._mempool))
             self._metrics.mempool_bytes.set(self._mempool.size_bytes)

@@ -60,7 +60,8 @@ class ChannelReports:
         """Return how the channel does, ready for JSON."""
         status = self._replica.status(self.clock.monotonic_ms())
         head, first = self.store.head(), self.store.first_height
-        return status_of(self, self.genesis.chain_id, status, head, self._mempool, self._door, self.clock.now_ms(), first)
+        now_ms, log = self.clock.now_ms(), self._votes.id
+        return status_of(self, self.genesis.chain_id, status, head, self._mempool, self._door, now_ms, first, log)
 
     @property
     def epochs(self) -> EpochBook:

@@ -27,6 +27,7 @@ def status_of(
     door: PeerDoor,
     clock_ms: int,
     first: int,
+    log: bytes,
 ) -> dict[str, object]:
     """Return the report.
 
@@ -34,6 +35,7 @@ def status_of(
         head: header of the last executed block.
         clock_ms: chain time.
         first: lowest height that is stored.
+        log: id of the vote log.
     """
     return {
         "chain_id": chain_id,
@@ -41,6 +43,7 @@ def status_of(
         "node": channel.node,
         "index": status.seat,
         "voting": status.seat is not None,
+        "vote_log": log.hex(),
         "epoch": status.epoch,
         "members": list(status.members),
         "next_epoch_height": status.next_epoch_height,

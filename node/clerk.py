@@ -38,7 +38,7 @@ REFUSED_MS = 600_000
 REACH = 64
 """The clerk's nonces are so far from those of others at most."""
 MAX_TRIES = 8
-_PASSING = ("FULL", "NONCE_IN_USE", "NONCE_SPENT", "NONCE_TOO_FAR", "VALID_TOO_LONG")
+_PASSING = ("FULL", "BEHIND", "NONCE_IN_USE", "NONCE_SPENT", "NONCE_TOO_FAR", "VALID_TOO_LONG")
 
 
 class Clerk:

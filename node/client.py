@@ -22,7 +22,7 @@ from node.client_calls import Executed, ProvenAccount, agreed_genesis, checked, 
 from node.client_epochs import EpochFollower
 from node.client_pool import BadAnswer, NodePool, NodeUnreachable, Refused, as_message
 from node.client_queries import Queries
-from node.http.views import SubmissionView
+from node.http.views import PASSING, SubmissionView
 
 __all__ = ["Executed", "GridPactClient", "Member", "NodeUnreachable", "ProvenAccount", "Refused", "SignedCall"]
 
@@ -39,7 +39,7 @@ class GridPactClient(Queries):
         genesis: what the participants agreed on; None: ask the nodes for it (enough of them must say the same).
         channel: None for the nodes' default channel.
         timeout_s: for one attempt at one node.
-        patience_s: how long to retry while the nodes have no room for more transactions.
+        patience_s: how long to retry while the nodes have no room for more transactions, or are behind.
         proven: what ``epochs.save()`` of an earlier client returned: who knows the newest validators is not fooled by former ones.
 
     Attributes:
@@ -77,7 +77,7 @@ class GridPactClient(Queries):
         """Hand in one signed transaction and return its id in hex. To do so twice is harmless: it executes once.
 
         Raises:
-            Refused: the node refuses it (FULL: still no room after all patience).
+            Refused: the node refuses it (FULL, BEHIND: still no room, or still behind, after all patience).
             NodeUnreachable: no node answers.
         """
         (answer,) = await self.submit_many([raw])
@@ -86,7 +86,7 @@ class GridPactClient(Queries):
         return answer.id
 
     async def submit_many(self, raws: Sequence[bytes]) -> list[SubmissionView]:
-        """Hand in signed transactions and return what became of each, in order. Those that found no room are retried.
+        """Hand in signed transactions and return what became of each, in order. Refusals that pass are retried.
 
         Raises:
             InputError: one is longer than any transaction may be.
@@ -98,7 +98,7 @@ class GridPactClient(Queries):
             while waiting:
                 for position, answer in zip(waiting, await post(self._pool, [raws[position] for position in waiting]), strict=True):
                     answers[position] = answer
-                waiting = [position for position in waiting if answers[position].code == "FULL"]
+                waiting = [position for position in waiting if answers[position].code in PASSING]
                 if waiting and waited_s >= self._patience_s:
                     break
                 if waiting:

@@ -19,7 +19,7 @@ from contracts.queries import LedgerView
 from contracts.views import AccountView
 from node.client_epochs import EpochFollower
 from node.client_pool import BadAnswer, NodePool, NodeUnreachable, read
-from node.http.views import ProvenAccountView, SubmissionView, TransactionView
+from node.http.views import BEHIND, ProvenAccountView, SubmissionView, TransactionView
 
 MAX_BATCH = 1_000
 _MAX_BATCH_BYTES = 3 * 1024 * 1024
@@ -43,13 +43,15 @@ class ProvenAccount(NamedTuple):
 
 
 async def post(pool: NodePool, raws: Sequence[bytes]) -> list[SubmissionView]:
-    """Hand transactions to the first node that answers."""
+    """Hand transactions to the first node that answers; if it is behind the others, the next try begins with another one."""
     causes: dict[str, str] = {}
     body = encode(tuple(raws))
     async for url in pool.attempts():
         try:
             answers = read(await pool.ask(url, "POST", "/v1/transactions/batch", body=body), list[SubmissionView])
             if answers is not None and len(answers) == len(raws):
+                if any(answer.code == BEHIND for answer in answers):
+                    pool.rotate(url)
                 return answers
             raise BadAnswer(f"gives {len(answers or ())} answers for {len(raws)} transactions")
         except BadAnswer as error:

@@ -12,6 +12,8 @@ from msgspec import Meta
 
 from consensus.errors import InputError
 
+LOOK_AGAIN_MS = 100
+
 
 class Clock(Protocol):
     """What a node asks for the time."""
@@ -82,10 +84,20 @@ def write_replay_time(path: Path, replay: ReplayTime) -> None:
     fresh.replace(path)
 
 
+def _mark(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from the one that was in its place before; None if there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns
+
+
 class ReplayClock:
     """Chain time runs from a given moment at a given speed, the same for all processes that read one file.
 
-    While the clock is held, every question reads the file again; once it runs it never changes any more. It never goes back.
+    The file may be written anew: a held clock sees that at once, one that runs within :data:`LOOK_AGAIN_MS`. It never goes back, unless it
+    ran and is set to another time, as any clock of a machine may be.
 
     Args:
         path: the file, see :class:`ReplayTime`.
@@ -96,20 +108,32 @@ class ReplayClock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._mark = _mark(path)
         self._replay = read_replay_time(path)
-        self._latest_ms = 0
+        self._latest_ms = self._looked_ms = 0
 
     def now_ms(self) -> int:
-        """Return chain time, Unix milliseconds; a held clock whose file has become unreadable stays held."""
-        if self._replay.held:
-            with suppress(InputError):
-                self._replay = read_replay_time(self._path)
+        """Return chain time, Unix milliseconds; a clock whose file has become unreadable stays as it is."""
+        if self._replay.held or monotonic_ms() - self._looked_ms >= LOOK_AGAIN_MS:
+            self._look()
         replay = self._replay
         now_ms = replay.chain_ms
         if not replay.held:
             now_ms += int(max(0, wall_ms() - replay.wall_ms) * replay.speed)
         self._latest_ms = max(self._latest_ms, now_ms)
         return self._latest_ms
+
+    def _look(self) -> None:
+        """Read the file if it is another one than before."""
+        self._looked_ms = monotonic_ms()
+        mark = _mark(self._path)
+        if mark == self._mark:
+            return
+        with suppress(InputError):
+            replay = read_replay_time(self._path)
+            if not (self._replay.held or replay.held):
+                self._latest_ms = 0
+            self._replay, self._mark = replay, mark
 
     def monotonic_ms(self) -> int:
         """Return the machine's monotonic time in milliseconds."""

@@ -39,6 +39,7 @@
 
     [snapshots]                       # may be left out
     every_blocks = 1000               # the same on all nodes; 0: none
+    fetch = true                      # false: execute every block, however far behind (an archive)
 
     [peers.dc2]                       # the other validators
     host = "10.0.0.2"
@@ -130,9 +131,10 @@ class RetainChoice(_Part, frozen=True):
 
 
 class SnapshotChoice(_Part, frozen=True):
-    """At which multiples of the height snapshots are made; 0: never."""
+    """At which multiples of the height snapshots are made (0: never), and whether those of others are taken."""
 
     every_blocks: Annotated[int, Meta(ge=0, le=2**31)] = 1_000
+    fetch: bool = True
 
 
 class NodeFile(_Part, frozen=True):
@@ -199,6 +201,7 @@ class NodeConfig(msgspec.Struct, frozen=True):
     log_file: Path | None
     retain_blocks: int
     snapshot_every: int
+    fetch_snapshots: bool
 
     def channel_folder(self, channel: str) -> Path:
         """Return the folder of a channel's databases."""
@@ -318,6 +321,7 @@ def _resolve(path: Path, file: NodeFile) -> NodeConfig:
         log_file=resolved(file.log.file) if file.log.file else None,
         retain_blocks=file.retain.blocks,
         snapshot_every=file.snapshots.every_blocks,
+        fetch_snapshots=file.snapshots.fetch,
     )
 
 

@@ -2,7 +2,8 @@
 
 Law. Every signature is checked here, once, before the transaction can be ordered. OK means: it is on this node's disk (or was executed
 already). FULL means: try again; nothing was kept. Anything else is final. One worker takes all that waits in one go: signatures in
-threads, then one synced write, then the mempool, then the peers.
+threads, then one synced write, then the mempool, then the peers. BEHIND means: what this node knows speaks against it, but it lags; try
+again, at another node best.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from consensus.transaction import Transaction, decode_transaction, signature_is_
 from node.block_store import ChannelStore
 from node.bodies import Bodies
 from node.clock import Clock
+from node.http.views import BEHIND
 from node.key_value import StoreError
 from node.metrics import ChannelMetrics
 
@@ -27,6 +29,8 @@ HTTP, MQTT, PEER = "http", "mqtt", "peer"
 MAX_WAITING = 20_000
 MAX_GROUP = 512
 CHUNK = 64
+_LASTING = frozenset({"WRONG_CHAIN", "EXPIRED", "VALID_TOO_LONG", "NONCE_SPENT", "BAD_CALL"})
+"""Refusals that no block to come changes."""
 
 
 class Submission(NamedTuple):
@@ -34,7 +38,7 @@ class Submission(NamedTuple):
 
     Attributes:
         id: in hex; empty if the bytes are no transaction.
-        code: OK (durable here, or known, or executed already), FULL (try again later), else refused for good.
+        code: OK (durable here, or known, or executed already), FULL or BEHIND (try again later), else refused for good.
         detail: the reason in words.
     """
 
@@ -65,6 +69,7 @@ class Intake:
         arrived: told which transactions are in the mempool now.
         threads: where signatures are checked and the disk is waited for.
         share: gives raw transactions to the other nodes.
+        is_level: tells whether this node knows the present state.
         metrics: of the channel.
     """
 
@@ -79,6 +84,7 @@ class Intake:
         clock: Clock,
         threads: Executor,
         share: Callable[[Sequence[bytes]], None],
+        is_level: Callable[[], bool],
         metrics: ChannelMetrics,
     ) -> None:
         self._application = application
@@ -90,6 +96,7 @@ class Intake:
         self._clock = clock
         self._threads = threads
         self._share = share
+        self._is_level = is_level
         self._metrics = metrics
         self._waiting: deque[_Item] = deque()
         self._urgent: deque[_Item] = deque()
@@ -118,7 +125,7 @@ class Intake:
             return self._refused("", "BAD_TRANSACTION", str(error), source)
         id_hex = transaction.id.hex()
         pooled = transaction.id in self._mempool
-        if self._store.locate(transaction.id) is not None or (pooled and (source == PEER or transaction.id in self._durable)):
+        if (pooled and (source == PEER or transaction.id in self._durable)) or self._store.locate(transaction.id) is not None:
             if source == MQTT:
                 self._metrics.readings_duplicated.inc()
             return Submission(id_hex, OK)
@@ -129,11 +136,11 @@ class Intake:
                 underway.source = source
             return underway.answer if underway.answer is not None else Submission(id_hex, OK)
         if self._key_of(transaction.body.sender) not in (None, transaction.envelope.public_key):
-            return self._refused(id_hex, "WRONG_KEY", f"public_key is not the key of {transaction.body.sender}", source)
+            return self._against(id_hex, "WRONG_KEY", f"public_key is not the key of {transaction.body.sender}", source)
         if not pooled and not self._bodies.wants(transaction.id):
             verdict = self._application.check_transaction(transaction, self._clock.now_ms())
             if not verdict.ok:
-                return self._refused(id_hex, verdict.code, verdict.detail, source)
+                return self._against(id_hex, verdict.code, verdict.detail, source)
             if self._mempool.room_for(transaction) != ADDED or len(self._waiting) >= MAX_WAITING:
                 return self._no_room(transaction, source)
         answer = asyncio.get_running_loop().create_future() if wanted else None
@@ -151,6 +158,12 @@ class Intake:
         if why in (ADDED, FULL):
             return self._refused(transaction.id.hex(), FULL, "the node has no room for more transactions now, try again", source)
         return self._refused(transaction.id.hex(), why, f"nonce {transaction.body.nonce} is used by another waiting transaction", source)
+
+    def _against(self, id_hex: str, code: str, detail: str, source: str) -> Submission:
+        """Refuse what the state that is known here speaks against: for good only if that lasts, or is the present state."""
+        if code in _LASTING or self._is_level():
+            return self._refused(id_hex, code, detail, source)
+        return self._refused(id_hex, BEHIND, f"this node is behind the others, try again; so far {code}: {detail}", source)
 
     def _refused(self, id_hex: str, code: str, detail: str, source: str) -> Submission:
         self._metrics.transaction_refused(code, source)

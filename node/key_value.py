@@ -1,8 +1,11 @@
 """Opens LevelDB databases and turns what goes wrong in them into typed errors.
 
 Every database is opened with paranoid checks: a log or manifest with a bad checksum is refused instead of silently losing what
-follows. (A log whose last record was cut off by a crash opens: nobody was promised that record.) Every read checks the checksum of the
-blocks that it loads.
+follows, and so is one that LevelDB would cut short for a wrong length (:func:`node.leveldb_files.check_database`). A log whose last
+record was cut off by a crash opens: nobody was promised that record. Every read checks the checksum of the blocks that it loads.
+
+After a write that failed a database takes no more. The log may end in a part of that write, and whatever came after it would be lost
+with it at the next start.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from typing import Any, Protocol, cast
 import plyvel
 
 from consensus.errors import GridPactError
+from node.leveldb_files import check_database
+from node.leveldb_logs import FileDamageError
 
 Write = tuple[bytes, bytes | None]
 """A key and its new value, None to delete."""
@@ -123,6 +128,7 @@ class Database(KeyValue):
     def __init__(self, path: Path, database: object) -> None:
         super().__init__(path, cast(_Reader, database))
         self._database = cast("plyvel.DB", database)
+        self._failed: StoreError | None = None
 
     def write(self, writes: Iterable[Write], *, sync: bool) -> None:
         """Apply all ``writes`` at once.
@@ -131,8 +137,10 @@ class Database(KeyValue):
             sync: whether they must be on disk before this returns.
 
         Raises:
-            StoreError: nothing was written.
+            StoreError: nothing was written; or an earlier write failed, see above.
         """
+        if self._failed is not None:
+            raise StoreError(self.path, f"takes nothing more after a write that failed ({self._failed.reason})")
         try:
             batch = self._database.write_batch(sync=sync)
             put, delete = batch.put, batch.delete
@@ -142,7 +150,10 @@ class Database(KeyValue):
                 else:
                     put(key, value)
             batch.write()
-        except (plyvel.Error, RuntimeError) as error:
+        except plyvel.Error as error:
+            self._failed = _store_error(self.path, error)
+            raise self._failed from error
+        except RuntimeError as error:
             raise _store_error(self.path, error) from error
 
     def snapshot(self) -> KeyValue:
@@ -217,12 +228,13 @@ def open_database(path: Path, *, create: bool = True, write_buffer_bytes: int = 
 
     Raises:
         StoreBusyError: another process has it open.
-        StoreDamagedError: a checksum is wrong or a file is missing.
+        StoreDamagedError: a checksum or a length is wrong, or a file is missing.
         StoreError: anything else (not there, no permission, disk full).
     """
     try:
         if create:
             path.mkdir(parents=True, exist_ok=True)
+        check_database(path)
         database = plyvel.DB(
             str(path),
             create_if_missing=create,
@@ -231,6 +243,8 @@ def open_database(path: Path, *, create: bool = True, write_buffer_bytes: int = 
             lru_cache_size=cache_bytes,
             bloom_filter_bits=10,
         )
+    except FileDamageError as error:
+        raise StoreDamagedError(path, f"is damaged ({error})") from error
     except (plyvel.Error, OSError) as error:
         raise _store_error(path, error) from error
     return Database(path, database)

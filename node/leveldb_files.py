@@ -1,8 +1,9 @@
 """LevelDB's files from the outside: a copy that can be opened without touching the original, and checks that LevelDB leaves out.
 
-LevelDB checks the checksums of log records, data blocks and index blocks. It does not notice: a log or manifest whose last record
-has a wrong length (it takes it for cut off), a missing log, filter blocks, the padding of log blocks and footers. Those are checked
-here, so that every byte is covered. Formats: ``doc/log_format.md``, ``doc/table_format.md``, ``db/version_edit.cc`` of LevelDB.
+LevelDB checks the checksums of log records, data blocks and index blocks. It does not notice: a log or manifest in whose last block a
+length is wrong (it takes the record for cut off), a missing log, a missing ``CURRENT``, filter blocks, the padding of log blocks and
+footers. Those are checked here, so that every byte is covered; before a database is opened, those without which something could be
+lost (:func:`check_database`). Formats: ``doc/log_format.md``, ``doc/table_format.md``, ``db/version_edit.cc`` of LevelDB.
 """
 
 from __future__ import annotations
@@ -11,123 +12,17 @@ import os
 import re
 import shutil
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from consensus.errors import InputError
+from node.leveldb_logs import FileDamageError, check_log, crc32c, log_records, masked
 
-BLOCK_BYTES = 32 * 1024
-RECORD_HEADER = struct.Struct("<IHB")
-FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 FOOTER_BYTES = 48
 TABLE_MAGIC = 0xDB4775248B80FB57
 TRAILER = struct.Struct("<BI")
 COPY_ATTEMPTS = 20
 _LOG_NAME = re.compile(r"^(\d+)\.log$")
-_CRC_MASK_DELTA = 0xA282EAD8
-
-
-def _crc_table() -> tuple[int, ...]:
-    table = []
-    for value in range(256):
-        for _ in range(8):
-            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)  # noqa: PLW2901  the loop variable is what is shifted
-        table.append(value)
-    return tuple(table)
-
-
-_CRC_TABLE = _crc_table()
-
-
-def crc32c(data: bytes, crc: int = 0) -> int:
-    """Return the CRC-32C (Castagnoli) of ``data``, going on from ``crc``."""
-    table = _CRC_TABLE
-    crc ^= 0xFFFFFFFF
-    for byte in data:
-        crc = table[(crc ^ byte) & 0xFF] ^ crc >> 8
-    return crc ^ 0xFFFFFFFF
-
-
-def masked(crc: int) -> int:
-    """Return a checksum as LevelDB stores it."""
-    return ((crc >> 15 | crc << 17) + _CRC_MASK_DELTA) & 0xFFFFFFFF
-
-
-class FileDamageError(Exception):
-    """A file of the database is not what LevelDB wrote; the text names the file and what is wrong."""
-
-
-# --------------------------------------------------------------------------------------------------------------- log files
-
-
-def check_log(name: str, data: bytes) -> None:
-    """Check what LevelDB does not check in a log (or manifest): its end, and the padding between blocks.
-
-    A record that was cut off at the end of the file is in order: a crash leaves that.
-
-    Raises:
-        FileDamageError: says where.
-    """
-    for start in range(0, len(data), BLOCK_BYTES):
-        block = data[start : start + BLOCK_BYTES]
-        position = 0
-        while len(block) - position >= RECORD_HEADER.size:
-            checksum, length, kind = RECORD_HEADER.unpack_from(block, position)
-            if kind == 0 and length == 0:
-                if any(data[start + position :]):
-                    raise FileDamageError(f"{name}: an empty record at byte {start + position}")
-                return
-            end = position + RECORD_HEADER.size + length
-            if end > len(block):
-                if len(block) == BLOCK_BYTES or _hides_a_record(block[position:], checksum):
-                    raise FileDamageError(f"{name}: wrong record length at byte {start + position}")
-                return
-            position = end
-        if len(block) == BLOCK_BYTES and any(block[position:]):
-            raise FileDamageError(f"{name}: padding at byte {start + position} is not empty")
-
-
-def _hides_a_record(rest: bytes, checksum: int) -> bool:
-    """Tell whether a shorter length makes the record right: then it was not cut off, its length is wrong."""
-    crc = crc32c(rest[6:7])
-    if masked(crc) == checksum:
-        return True
-    for position in range(RECORD_HEADER.size, len(rest)):
-        crc = crc32c(rest[position : position + 1], crc)
-        if masked(crc) == checksum:
-            return True
-    return False
-
-
-def log_records(name: str, data: bytes) -> Iterator[bytes]:
-    """Yield the records of a log, checking every checksum; one that is cut off at the end is left out.
-
-    Raises:
-        FileDamageError: says where.
-    """
-    parts: list[bytes] | None = None
-    for start in range(0, len(data), BLOCK_BYTES):
-        block = data[start : start + BLOCK_BYTES]
-        position = 0
-        while len(block) - position >= RECORD_HEADER.size:
-            checksum, length, kind = RECORD_HEADER.unpack_from(block, position)
-            payload = block[position + RECORD_HEADER.size : position + RECORD_HEADER.size + length]
-            if len(payload) < length:
-                return
-            if masked(crc32c(payload, crc32c(bytes([kind])))) != checksum:
-                raise FileDamageError(f"{name}: wrong checksum at byte {start + position}")
-            if kind in (FULL, FIRST) and parts is None:
-                parts = [payload]
-            elif kind in (MIDDLE, LAST) and parts is not None:
-                parts.append(payload)
-            else:
-                raise FileDamageError(f"{name}: a record out of order at byte {start + position}")
-            if kind in (FULL, LAST):
-                yield b"".join(parts)
-                parts = None
-            position += RECORD_HEADER.size + length
-
 
 # ---------------------------------------------------------------------------------------------------------------- manifest
 
@@ -276,6 +171,67 @@ def _varint(value: int) -> bytes:
     return bytes(parts)
 
 
+# ----------------------------------------------------------------------------------------------------------------- opening
+
+
+def check_database(folder: Path) -> None:
+    """Check, before LevelDB opens a database, that it would not drop anything without a word: ``CURRENT``, manifest and logs.
+
+    Nothing is in order too: LevelDB begins a new database then. What a table lacks LevelDB finds itself when it reads it.
+
+    Raises:
+        FileDamageError: names the file and what is wrong.
+        OSError: a file cannot be read.
+    """
+    for attempt in range(COPY_ATTEMPTS):
+        before = _names(folder)
+        try:
+            _check(folder, before)
+        except (FileDamageError, FileNotFoundError) as error:
+            if _names(folder) != before and attempt < COPY_ATTEMPTS - 1:
+                continue  # another process has it open, and went on to other files meanwhile
+            if isinstance(error, FileNotFoundError):
+                raise FileDamageError(f"{Path(error.filename or folder).name}: is missing") from error
+            raise
+        return
+
+
+def _check(folder: Path, names: frozenset[str]) -> None:
+    if "CURRENT" not in names:
+        # A crash while the database was made leaves a manifest and nothing else.
+        if any(_LOG_NAME.match(name) or name.endswith((".ldb", ".sst")) for name in names):
+            raise FileDamageError("CURRENT: is missing")
+        return
+    _, _, manifest = _manifest(folder)
+    for log in _logs(folder, manifest.log_number):
+        check_log(log, (folder / log).read_bytes())
+    if manifest.log_number and not (folder / _log_name(manifest.log_number)).exists():
+        raise FileNotFoundError(2, "no such file", _log_name(manifest.log_number))
+
+
+def _names(folder: Path) -> frozenset[str]:
+    return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
+
+
+def _manifest(folder: Path) -> tuple[str, bytes, Manifest]:
+    """Return name, contents and meaning of the manifest that counts.
+
+    Raises:
+        FileDamageError: it is damaged, or ``CURRENT`` does not name one.
+        OSError: it cannot be read.
+    """
+    try:
+        name = (folder / "CURRENT").read_bytes().decode("ascii")
+    except UnicodeDecodeError as error:
+        raise FileDamageError("CURRENT: names no manifest") from error
+    if not re.fullmatch(r"MANIFEST-\d+\n", name):
+        raise FileDamageError("CURRENT: names no manifest")
+    name = name.strip()
+    data = (folder / name).read_bytes()
+    check_log(name, data)
+    return name, data, read_manifest(name, data)
+
+
 # -------------------------------------------------------------------------------------------------------------------- copy
 
 
@@ -305,16 +261,7 @@ def copy_database(source: Path, target: Path) -> None:
 def _copy(source: Path, target: Path) -> bool:
     """Copy once; False if the database changed meanwhile in a way that matters."""
     current = (source / "CURRENT").read_bytes()
-    try:
-        name = current.decode("ascii")
-    except UnicodeDecodeError as error:
-        raise FileDamageError("CURRENT: names no manifest") from error
-    if not re.fullmatch(r"MANIFEST-\d+\n", name):
-        raise FileDamageError("CURRENT: names no manifest")
-    name = name.strip()
-    data = (source / name).read_bytes()
-    check_log(name, data)
-    manifest = read_manifest(name, data)
+    name, data, manifest = _manifest(source)
     (target / "CURRENT").write_bytes(current)
     (target / name).write_bytes(data)
     for number, size in manifest.tables.items():
@@ -328,9 +275,13 @@ def _copy(source: Path, target: Path) -> bool:
         content = (source / log).read_bytes()
         check_log(log, content)
         (target / log).write_bytes(content)
-    if f"{manifest.log_number:06d}.log" not in logs:
-        raise FileNotFoundError(2, "no such file", str(source / f"{manifest.log_number:06d}.log"))
+    if _log_name(manifest.log_number) not in logs:
+        raise FileNotFoundError(2, "no such file", str(source / _log_name(manifest.log_number)))
     return logs == _logs(source, manifest.log_number) and (source / "CURRENT").read_bytes() == current
+
+
+def _log_name(number: int) -> str:
+    return f"{number:06d}.log"
 
 
 def _logs(folder: Path, first: int) -> list[str]:

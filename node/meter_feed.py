@@ -3,8 +3,8 @@
 Law: a message is acknowledged only when the channel has stored it, or has refused it for good. What is not acknowledged comes again, from
 the broker or (it may lose things) from the meter itself, which publishes until it holds a proof. Duplicates are normal.
 
-Back-pressure: while the channel is full, nothing is acknowledged and nothing more is taken from the connection; if the broker sends on
-regardless, the feed hangs up until there is room.
+Back-pressure: while the channel is full, or does not know the present state, nothing is acknowledged and nothing more is taken from the
+connection; if the broker sends on regardless, the feed hangs up until there is room.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from consensus.proofs import TransactionProof
 from consensus.transaction import MAX_TRANSACTION_BYTES, decode_transaction
 from contracts.topics import BrokerAddress, Purpose, ReceiptNotice, every_meter, meter_topic, parse_topic
 from node.epoch_notices import EpochNotices
+from node.http.views import PASSING
 
-FULL = "FULL"
 SOURCE = "mqtt"
 BATCH = 200
 LINGER_S = 0.005
@@ -59,7 +59,7 @@ class SubmissionLike(Protocol):
 
     @property
     def code(self) -> str:
-        """``OK`` = stored (or known already), ``FULL`` = try again later, else refused for good."""
+        """``OK`` = stored (or known already), ``FULL``, ``BEHIND`` = try again later, else refused for good."""
 
     @property
     def detail(self) -> str:
@@ -305,7 +305,7 @@ class MeterFeed:
         return _Arrived(message.mid, message.qos, meter, transaction.id, payload)
 
     async def _store(self, client: aiomqtt.Client, arrived: list[_Arrived]) -> None:
-        """Give a batch to the channel, again and again while it is full, and acknowledge what it decides on."""
+        """Give a batch to the channel, again and again while it cannot take them, and acknowledge what it decides on."""
         pause_s = FIRST_FULL_S
         while arrived:
             raws = [item.raw for item in arrived]
@@ -314,7 +314,7 @@ class MeterFeed:
             )  # a lost connection never cuts an intake short
             again = []
             for item, answer in zip(arrived, answers, strict=True):
-                if answer.code == FULL:
+                if answer.code in PASSING:
                     again.append(item)
                 elif answer.code == OK:
                     self._acknowledge(client, item.mid, item.qos)

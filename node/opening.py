@@ -46,6 +46,7 @@ class ChannelDisk:
         retain_blocks: how many of the last blocks are kept; 0 keeps all.
         snapshot_every: a snapshot is made whenever the height is a multiple of it; the same on all nodes, so that several can serve the
             same one.
+        fetch_snapshots: whether this node takes a snapshot of others if it is far behind; else it executes every block.
     """
 
     store: ChannelStore
@@ -53,6 +54,7 @@ class ChannelDisk:
     shelf: SnapshotShelf
     retain_blocks: int = 0
     snapshot_every: int = 1_000
+    fetch_snapshots: bool = True
 
 
 def open_ledger(genesis: Genesis, store: ChannelStore) -> LedgerApplication:
@@ -72,7 +74,7 @@ def open_ledger(genesis: Genesis, store: ChannelStore) -> LedgerApplication:
     return LedgerApplication(genesis, store.state, tree)
 
 
-def replica_config(genesis: Genesis, identity: Identity, snapshot_every: int) -> ReplicaConfig:
+def replica_config(genesis: Genesis, identity: Identity, disk: ChannelDisk) -> ReplicaConfig:
     """Return the replica's configuration."""
     rules = genesis.consensus
     return ReplicaConfig(
@@ -83,7 +85,7 @@ def replica_config(genesis: Genesis, identity: Identity, snapshot_every: int) ->
         view_timeout_ms=rules.view_timeout_ms,
         max_view_timeout_ms=rules.max_view_timeout_ms,
         silence_ms=SILENCE_FACTOR * rules.view_timeout_ms,
-        snapshot_gap=max(snapshot_every, rules.window),
+        snapshot_gap=max(disk.snapshot_every, rules.window) if disk.fetch_snapshots else None,
     )
 
 

@@ -235,4 +235,4 @@ class OutgoingLink:
 
 def _plain(error: OSError) -> str:
     """Return the reason without the address that asyncio puts into it (a name that is not found has no positive number)."""
-    return os.strerror(error.errno) if error.errno is not None and error.errno > 0 else error.strerror or str(error)
+    return os.strerror(error.errno) if error.errno is not None and error.errno > 0 else error.strerror or str(error) or "closed by the peer"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Protocol
 
@@ -9,6 +10,7 @@ from consensus.errors import DecodeError, Suspicion
 from consensus.messages import Message, decode_message
 from consensus.transaction import Transaction
 from node.framing import Frame, FrameKind, decode_items, items_frame
+from node.key_value import StoreError
 from node.transport import PeerLinks
 
 MAX_SERVED_TRANSACTIONS = 1_000
@@ -42,6 +44,15 @@ class PeerDoor:
         self._channel = channel
         self._user = user
         self._links: PeerLinks | None = None
+        self._broken: asyncio.Queue[StoreError] = asyncio.Queue()
+
+    async def run(self) -> None:
+        """Wait until the own store fails while a frame is handled: that ends the channel, not the link of the node that sent the frame.
+
+        Raises:
+            StoreError: what failed.
+        """
+        raise await self._broken.get()
 
     def open(self, links: PeerLinks) -> None:
         """Start to send over these links; before that, everything said is lost (as any message may be)."""
@@ -53,7 +64,7 @@ class PeerDoor:
         return self._links
 
     async def on_frame(self, peer: str, frame: Frame) -> None:
-        """Take one frame from the link of a node; a bad one is counted and changes nothing."""
+        """Take one frame from the link of a node; a bad one is counted and changes nothing. What the own store refuses ends :meth:`run`."""
         take: dict[int, Callable[[str, bytes], Awaitable[None]]] = {
             FrameKind.CONSENSUS: self._on_message,
             FrameKind.TRANSACTIONS: self._on_transactions,
@@ -65,6 +76,8 @@ class PeerDoor:
             await take[frame.kind](peer, frame.body)
         except DecodeError as error:
             self._user.peer_fault(peer, Suspicion.MALFORMED, str(error))
+        except StoreError as error:
+            self._broken.put_nowait(error)
 
     async def _on_message(self, peer: str, body: bytes) -> None:
         await self._user.take_message(peer, decode_message(body))

@@ -79,7 +79,7 @@ class ProposalDesk:
             since_ms, _ = self._mempool.waiting(0, 0)
             if since_ms is not None and self._clock.monotonic_ms() - since_ms < COALESCE_MS:
                 return None
-        time_ms = max(now_ms, self._last_time_ms() + 1)
+        time_ms = max(now_ms, self._last_time_ms(None) + 1)
         chosen = self._admissible(candidates, time_ms)
         if candidates and not chosen:
             return None
@@ -121,6 +121,8 @@ class ProposalDesk:
         if reason is not None:
             self._answer(effect, reason)
             return
+        if not effect.fresh:
+            self._times[effect.sequence] = batch.time_ms
         self._open[effect.sequence] = _OpenCheck(effect, batch)
         self._try(effect.sequence, effect.peer)
 
@@ -133,8 +135,7 @@ class ProposalDesk:
         drift_ms = batch.time_ms - self._clock.now_ms()
         if abs(drift_ms) > rules.max_drift_ms:
             return f"its time is {drift_ms} ms from this node's clock, at most {rules.max_drift_ms} ms are allowed"
-        head = self._store.head()
-        before_ms = self._times.get(effect.sequence - 1, head.time_ms if head is not None else 0)
+        before_ms = self._last_time_ms(effect.sequence)
         if batch.time_ms <= before_ms:
             return f"its time {batch.time_ms} is not after {before_ms}"
         if self._mempool.reserved_elsewhere(batch.transaction_ids, effect.sequence):
@@ -180,7 +181,11 @@ class ProposalDesk:
         self._mempool.release_all()
 
     def view_entered(self) -> None:
-        """Forget the checks of the view that was left; proposals of the new one reserve their transactions anew."""
+        """Forget the checks and times of the view that was left; proposals of the new one reserve their transactions anew.
+
+        A batch that does not come again must not hold the next ones to its time.
+        """
+        self._times.clear()
         self._open.clear()
         self._mempool.release_all()
 
@@ -190,6 +195,8 @@ class ProposalDesk:
         self._open = {sequence: entry for sequence, entry in self._open.items() if sequence > height}
         self._bodies.certified(height, [entry.batch for entry in self._open.values()])
 
-    def _last_time_ms(self) -> int:
+    def _last_time_ms(self, sequence: int | None) -> int:
+        """Return the time that the batch at ``sequence`` must be after; None: one after all that are in flight."""
         head = self._store.head()
-        return max([head.time_ms if head is not None else 0, *self._times.values()])
+        before = (time_ms for at, time_ms in self._times.items() if sequence is None or at < sequence)
+        return max((head.time_ms if head is not None else 0, *before))

@@ -87,6 +87,7 @@ class ReplicaHost:
         self._entered = entered
         self._accuse = accuse
         self._deadline_seen_ms: int | None = None
+        self._reproposed = 0
 
     def waiting(self) -> Waiting:
         """Return what the primary should have ordered: the oldest waiting transaction, or a due deadline."""
@@ -100,8 +101,15 @@ class ReplicaHost:
         return Waiting(min(times, default=None), overtaken)
 
     def make_batch(self, replica: Replica) -> bytes | None:
-        """Return the next proposal."""
+        """Return the next proposal, None while there is nothing to order.
+
+        What the view before had prepared comes first: what it names is reserved when it is here, and may not be named once more. Waiting
+        for it costs nothing, since blocks are executed in order.
+        """
         seat = replica.committee.index
+        if self._reproposed and _waits_for_reproposals(replica, self._reproposed, self._clock.monotonic_ms()):
+            return None
+        self._reproposed = 0
         return None if seat is None else self._desk.make_batch(seat, replica.view, replica.in_flight, replica.wants_block)
 
     def proposed(self, sequence: int, batch: bytes) -> None:
@@ -162,6 +170,7 @@ class ReplicaHost:
     def view_entered(self, effect: ViewEntered) -> None:
         """Note a new view."""
         self._desk.view_entered()
+        self._reproposed = effect.sequence
         self._metrics.view.set(effect.view)
         self._metrics.view_changes.inc()
         log.info("entered view", view=effect.view, primary=effect.primary, after_sequence=effect.sequence)
@@ -181,3 +190,9 @@ class ReplicaHost:
         """Say loudly that this node is wrong; the driver stops the channel."""
         self._metrics.diverged.set(1)
         log.critical("diverged", height=effect.sequence, own=effect.own.hex(), certified=effect.certified.hex())
+
+
+def _waits_for_reproposals(replica: Replica, last: int, now_ms: int) -> bool:
+    """Tell whether a batch up to ``last``, proposed again in the present view, or a transaction of it, is not here yet."""
+    status = replica.status(now_ms)
+    return any(slot.view == status.view and not slot.ready and status.executed < slot.sequence <= last for slot in status.in_flight)

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import structlog
 
-from consensus.errors import InputError, InvariantViolation
+from consensus.errors import GridPactError, InputError, InvariantViolation
 from contracts.topics import BrokerAddress
 from node.block_store import ChannelStore
 from node.channel import Channel
@@ -43,7 +43,7 @@ class NodeFailedError(InvariantViolation):
     """
 
     def __init__(self, causes: Sequence[BaseException]) -> None:
-        super().__init__("; ".join(f"{type(cause).__name__}: {cause}" for cause in causes))
+        super().__init__("; ".join(map(_in_words, causes)))
         self.causes = tuple(causes)
 
 
@@ -66,7 +66,7 @@ async def run_node(config: NodeConfig, stop: asyncio.Event) -> None:
         shelf = SnapshotShelf(config.snapshots_folder(genesis.channel))
         try:
             match_votes(store, votes)
-            disk = ChannelDisk(store, votes, shelf, config.retain_blocks, config.snapshot_every)
+            disk = ChannelDisk(store, votes, shelf, config.retain_blocks, config.snapshot_every, config.fetch_snapshots)
             channel = Channel(genesis, identity, disk, clock, threads, metrics.channel(genesis.channel))
             _check_keys(config, identity, channel)
             await _serve(config, channel, metrics, stop)
@@ -98,9 +98,7 @@ async def _serve(config: NodeConfig, channel: Channel, metrics: NodeMetrics, sto
         on_frame=channel.door.on_frame,
     )
     api = HttpApi([channel], metrics, host=config.http.host, port=config.http.port, version=_version())
-    days = certificate_days_left(config.tls.certificate, wall_ms())
-    if days < WARN_DAYS:
-        log.warning("the TLS certificate of this node expires soon: the others will refuse its links then", days_left=days)
+    _warn_of_expiry(certificate_days_left(config.tls.certificate, wall_ms()))
     feed = _make_feed(config, channel, metrics.channel(channel.name))
     channel.on_new_epoch(lambda: _follow_epochs(config, channel, links, feed))
     files = TlsFileWatch(config.tls.certificate, config.tls.key, config.tls.authority)
@@ -119,6 +117,13 @@ async def _serve(config: NodeConfig, channel: Channel, metrics: NodeMetrics, sto
         log.info("node started", node=config.name, height=channel.status()["height"], http=api.url)
         await _until_stopped(channel, links, files, feed, metrics, stop)
     log.info("node stopped", node=config.name, height=channel.status()["height"])
+
+
+def _warn_of_expiry(days: int) -> None:
+    if days < 0:
+        log.warning("the TLS certificate of this node has expired: the others refuse its links", expired_days_ago=-days)
+    elif days < WARN_DAYS:
+        log.warning("the TLS certificate of this node expires soon: the others will refuse its links then", days_left=days)
 
 
 async def _until_stopped(
@@ -142,6 +147,10 @@ async def _until_stopped(
         error = NodeFailedError(_single(failures))
         log.critical("node failed", reasons=str(error), exc_info=failures[0])
         raise error
+
+
+def _in_words(cause: BaseException) -> str:
+    return str(cause) if isinstance(cause, GridPactError) else f"{type(cause).__name__}: {cause}"
 
 
 def _single(failures: Sequence[BaseException]) -> list[BaseException]:

@@ -31,7 +31,7 @@ What each fault does to one node, the primary or a backup in turn:
   corrupt        signal 9, bytes flipped in its block store, and a start
   corrupt-votes  the same in its vote log
   disk-full      none of its files can grow
-  clock          its clock is wrong by a minute or an hour
+  clock          its clock jumps by a minute or an hour
   certificate    its TLS certificate has expired
   broker         (no node) the MQTT broker is killed, and comes back without memory"""
 DETAILS_UP_TO = 24
@@ -97,10 +97,9 @@ def _note(one: Round) -> str:
 
 def _left_out(result: DrillResult) -> list[str]:
     """Say how often a node came back and did not vote."""
-    rounds = sum(1 for one in result.details if one.left_out)
-    if not rounds:
+    if not result.left_out:
         return []
-    return [f"After {plural(rounds, 'round')} a node had every block, but waited for the next view and did not vote in the present one."]
+    return [f"After {plural(result.left_out, 'round')} a node had every block, but waited for another view and did not vote."]
 
 
 def print_result(result: DrillResult) -> None:

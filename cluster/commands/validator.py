@@ -10,7 +10,7 @@ import click
 
 from cluster.options import RunError, check_json_path, json_option, write_json
 from cluster.tables import print_table, short
-from cluster.voting import Decision, decide, node_folders, voters_in
+from cluster.voting import Decision, decide, node_folders, vote_log_of, voters_in
 from consensus.errors import InputError
 from contracts.calls import VoteOnValidators
 from contracts.genesis import Genesis
@@ -94,6 +94,11 @@ def new(name: str, cluster: Path, json_path: str | None, **asked: Any) -> None: 
 @click.option("--host", help="Where the other nodes reach it.  [default: from its folder]")
 @click.option("--port", type=click.IntRange(1, 65_535), help="The same.  [default: from its folder]")
 @click.option("--account", metavar="NAME", help="Participant that earns its fees.  [default: the operator's]")
+@click.option(
+    "--log",
+    metavar="HEX",
+    help="Id of its vote log, as its status says; '' if its data were never deleted.  [default: asked of the node, if its folder is here]",
+)
 @wait_option
 @json_option
 def add(
@@ -103,10 +108,14 @@ def add(
     host: str | None,
     port: int | None,
     account: str | None,
+    log: str | None,
     wait: bool,
     json_path: str | None,
 ) -> int:
-    """Vote to add a validator. Start its node before the new epoch begins, so that it has caught up by then."""
+    """Vote to add a validator. Start its node before the new epoch begins, so that it has caught up by then.
+
+    All must name the same vote log: a seat that belongs to another one than the node has counts as failed until the node has renewed it.
+    """
     folder = _folder_of(name, homes)
     config = read_config(folder) if folder is not None else None
     if key is None and config is not None and config.validator_keys:
@@ -115,7 +124,10 @@ def add(
     port = port or (config.listen.port if config is not None else None)
     if key is None or host is None or port is None:
         raise InputError("--key, --host, --port", f"are needed: no folder of {name} under --home says them")
-    return _vote(homes, VoteOnValidators(0, "add", name, _key(key), account or "OPERATOR", host, port), wait, json_path)
+    if log is None:
+        log = asyncio.run(vote_log_of(folder)).hex() if folder is not None else ""
+    change = VoteOnValidators(0, "add", name, _key(key), account or "OPERATOR", host, port, log=_hex("--log", log))
+    return _vote(homes, change, wait, json_path)
 
 
 @validator.command(epilog="Example: gridpact validator remove node-2 --home cluster")
@@ -161,13 +173,17 @@ def rotate(name: str, homes: tuple[Path, ...], key: str | None, wait: bool, json
 
 
 def _key(text: str) -> bytes:
-    try:
-        value = bytes.fromhex(text)
-    except ValueError as error:
-        raise InputError("--key", "is not hexadecimal") from error
+    value = _hex("--key", text)
     if len(value) != 32:
         raise InputError("--key", f"{len(value)} bytes, a public key has 32")
     return value
+
+
+def _hex(option: str, text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError as error:
+        raise InputError(option, "is not hexadecimal") from error
 
 
 def _folder_of(name: str, homes: tuple[Path, ...]) -> Path | None:

@@ -32,7 +32,7 @@ MAX_ANSWER = 4 * 1024 * 1024
 RENEW_AFTER = 20_000
 LAST = request("GET", "/web/end", "Connection: close\r\n")
 """Comes after every input, so that the server closes when it has answered."""
-DOCUMENTED_503 = frozenset({"FULL", "BUSY", "TIMEOUT", "TOO_MANY_WAITING", "TOO_MANY_WEBSOCKETS", "UNHEALTHY", "NOT_CERTIFIED"})
+DOCUMENTED_503 = frozenset({"FULL", "BEHIND", "BUSY", "TIMEOUT", "TOO_MANY_WAITING", "TOO_MANY_WEBSOCKETS", "UNHEALTHY", "NOT_CERTIFIED"})
 
 
 class Answer(NamedTuple):

@@ -8,9 +8,9 @@ import msgspec
 from aiohttp import web
 
 from consensus.errors import InputError
+from node.http.views import PASSING
 
 RETRY_AFTER_S = 1
-FULL = "FULL"
 _CONFLICTS = frozenset(
     {"NONCE_SPENT", "NONCE_IN_USE", "DUPLICATE", "DUPLICATE_READING", "ALREADY_CANCELLED", "GATE_CLOSED", "NOT_OPEN", "EXPIRED"}
 )
@@ -90,7 +90,7 @@ def refusal_status(code: str, transaction_id: str) -> int:
         code: code of the refusal.
         transaction_id: its id in hex; empty if the bytes were no transaction.
     """
-    if code == FULL:
+    if code in PASSING:
         return 503
     if code == "TOO_LARGE":
         return 413

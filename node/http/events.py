@@ -73,7 +73,7 @@ async def _serve(call: Call, socket: web.WebSocketResponse, subscription: Subscr
             call.request.transport.abort()
     finally:
         listener.cancel()
-        with suppress(asyncio.CancelledError):
+        with suppress(asyncio.CancelledError, ConnectionError, ClientError):  # it may have found the client gone, too
             await listener
 
 
@@ -84,6 +84,8 @@ async def _send(call: Call, socket: web.WebSocketResponse, message: object) -> N
 
 async def _listen(socket: web.WebSocketResponse, subscription: Subscription) -> None:
     """Read what the client sends (nothing matters but that it closes) and end the subscription when it is gone."""
-    async for _ in socket:
-        pass
-    subscription.close()
+    try:
+        async for _ in socket:
+            pass
+    finally:
+        subscription.close()

@@ -24,7 +24,7 @@ class Submitted(Protocol):
 
     @property
     def code(self) -> str:
-        """OK, FULL (try again later) or the code of the refusal."""
+        """OK, FULL or BEHIND (try again) or the code of the refusal."""
 
     @property
     def detail(self) -> str:

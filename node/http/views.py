@@ -15,9 +15,13 @@ from consensus.validators import EpochChange
 from contracts.events import AnyEvent, Billed, decode_receipt
 from contracts.views import AccountView, ChangeView, EpochView, MeterView, OffenceView, ValidatorView, View
 
+FULL, BEHIND = "FULL", "BEHIND"
+PASSING = frozenset({FULL, BEHIND})
+"""Refusals that pass: nothing was kept, try again. FULL: the node has no room now. BEHIND: it does not know the present state."""
+
 
 class SubmissionView(View, frozen=True):
-    """What became of a transaction. Code OK: it is durable on this node and will be ordered; else why not."""
+    """What became of a transaction. Code OK: it is durable on this node and will be ordered; else why not (see :data:`PASSING`)."""
 
     id: str
     code: str
@@ -205,6 +209,7 @@ class StatusView(View, frozen=True):
     Fields:
         epoch: number of the validator set that agrees on blocks now; ``members`` are its validators by index.
         index: this node's place among them; null if it only follows. ``voting`` says whether it has one.
+        vote_log: id of this node's vote log (hex; empty: of a folder that was new): a seat belongs to a key and a log.
         next_epoch_height: first block of the next set, once one is announced.
         wants_view: members that asked for the view being entered.
         first_height: first block that is stored in full on this node (1: it has all).
@@ -238,6 +243,7 @@ class StatusView(View, frozen=True):
     peers: list[PeerView]
     diverged: bool
     websockets: int
+    vote_log: str = ""
 
 
 class HealthView(View, frozen=True):

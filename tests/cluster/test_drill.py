@@ -34,6 +34,7 @@ def test_nothing_is_lost_whatever_hits_primary_and_backups(tmp_path):
     assert result["submitted"] >= result["committed"] >= result["acknowledged"] > 0
     rounds = result["details"]
     assert [one["target"] for one in rounds] == ["primary", "backup"] * 3
+    assert result["left_out"] == sum(bool(one["left_out"]) for one in rounds)
     assert 0 < result["recovery_s"]["p50"] <= result["recovery_s"]["max"]
     assert 0 < result["recovery_kill_primary_s"]["max"] == rounds[0]["recovery_s"] == result["recovery_by_fault_s"]["kill"]["p50"]
     # The load goes on through the loss of the primary: the view must have changed.

@@ -12,6 +12,7 @@ import sys
 from collections import Counter, defaultdict
 from functools import partial
 
+import plyvel
 import pytest
 from cryptography import x509
 
@@ -33,9 +34,9 @@ from contracts.calls import SubmitReading, Transfer, decode_call
 from contracts.genesis import GRID, OPERATOR, ConsensusRules, Genesis, Participant, Tariff, Validator
 from node.clock import ReplayClock, wall_ms
 from node.config import read_config
-from node.key_value import open_database
+from node.key_value import StoreDamagedError, open_database
 from node.keys import create_authority, issue_certificate
-from node.leveldb_files import FileDamageError, check_log
+from node.leveldb_logs import FileDamageError, check_log
 
 NOW_MS = 1_700_000_000_000
 
@@ -162,8 +163,10 @@ def test_one_bit_in_a_length_is_damage_that_leveldb_itself_does_not_notice(tmp_p
     assert sum((one ^ other).bit_count() for one, other in zip(after, before, strict=True)) == 1
     with pytest.raises(FileDamageError, match="wrong record length"):
         check_log(log.name, after)
-    database = open_database(tmp_path)
-    assert len(list(database.scan(b""))) < 20
+    with pytest.raises(StoreDamagedError, match="wrong record length"):
+        open_database(tmp_path)
+    database = plyvel.DB(str(tmp_path), paranoid_checks=True)
+    assert len(list(database.iterator())) < 20
     database.close()
 
 

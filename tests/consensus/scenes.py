@@ -114,7 +114,13 @@ class Lone:
     """
 
     def __init__(
-        self, index: int = 3, n: int = 4, *, gap: int = NEVER, disk: Disk | None = None, signers: tuple[Ed25519Signer, ...] | None = None
+        self,
+        index: int = 3,
+        n: int = 4,
+        *,
+        gap: int | None = NEVER,
+        disk: Disk | None = None,
+        signers: tuple[Ed25519Signer, ...] | None = None,
     ) -> None:
         self.cluster = VirtualCluster(n, extra=10 - n, snapshot_gap=gap)
         self.host = self.cluster.hosts[index]

@@ -288,6 +288,18 @@ def test_a_snapshot_of_the_same_epoch_leaves_the_view_as_it_is() -> None:
     assert not lone.votes()
 
 
+@pytest.mark.parametrize("first", [1, AT + 1])
+def test_an_archive_takes_every_block_or_waits_for_who_has_them(first: int) -> None:
+    lone, chain = Lone(VOTER, gap=None), Chain(snapshot_every=AT)
+    chain.extend_to(HEAD)
+    lone.answer = honest(chain)
+    for _ in range(20):
+        lone.hear(0, chain.status(0, first=first))
+        lone.wait(1_000)
+    assert not lone.say(FetchSnapshot)
+    assert lone.status.certified == (HEAD if first == 1 else 0)
+
+
 # ------------------------------------------------------------------------------------------------------------ whole clusters
 
 

@@ -40,7 +40,7 @@ class VirtualCluster:
         delay_ms: int = 5,
         extra: int = 0,
         snapshot_every: int = 0,
-        snapshot_gap: int = NEVER,
+        snapshot_gap: int | None = NEVER,
     ) -> None:
         self.n, self.random = n, random.Random(seed)
         self.now_ms = 1_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from contracts.calls import RenewSeat
-from contracts.events import SeatRenewed, ValidatorsChanged
+from contracts.events import SeatRenewed, ValidatorsChanged, ValidatorVoted
 from contracts.genesis import ConsensusRules
 from tests.contracts.world import World, make_genesis, signer
 
@@ -47,6 +47,23 @@ def test_a_log_stays_with_its_seat_when_the_key_changes_and_goes_with_the_member
     world.decide("remove", "node2")
     world.decide("add", "node2")
     assert world.application.epochs()[-1].logs == (b"",) * 5
+
+
+def test_an_added_validator_has_its_seat_with_the_log_that_the_votes_name(world: World) -> None:
+    world.vote("node0", "add", "node5", log=b"log")
+    (voted,) = world.vote("node1", "add", "node5").events
+    assert isinstance(voted, ValidatorVoted) and voted.approvals == 1, "another log is another change"
+    for voter in ("node2", "node3", "node4"):
+        world.vote(voter, "add", "node5", log=b"log")
+    (announced,) = world.last.announced
+    assert announced.logs == (*(b"",) * 5, b"log")
+
+
+@pytest.mark.parametrize(("action", "fields"), [("remove", {}), ("replace", {"public_key": bytes(32)})])
+def test_only_the_log_of_an_added_validator_is_voted_on(world: World, action: str, fields: dict[str, bytes]) -> None:
+    receipt = world.vote("node0", action, "node1", log=b"log", **fields)
+    assert receipt.code == "BAD_CHANGE"
+    assert "log:" in receipt.detail
 
 
 def test_a_fresh_folder_gets_the_seat_of_a_validator_that_was_renewed_before(world: World) -> None:

@@ -98,6 +98,7 @@ class LocalChannel:
         self.diverged = False
         self.seen: list[dict[str, object]] = []
         self.full = False
+        self.behind = False
         self.broken = False
         self.certifying = True
         self.held: list[Transaction] | None = None
@@ -130,6 +131,8 @@ class LocalChannel:
             return Outcome(shown, "OK", "")
         if self.full:
             return Outcome(shown, "FULL", "mempool: no room")
+        if self.behind:
+            return Outcome(shown, "BEHIND", "this node is behind the others")
         verdict = self.application.check_transaction(transaction, self.clock.now_ms())
         if not verdict.ok:
             return Outcome(shown, verdict.code, verdict.detail)

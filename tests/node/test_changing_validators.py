@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster.cli import main
+from cluster.voting import vote_log_of
 from consensus.errors import InputError
 from consensus.transaction import decode_transaction
 from node.audit import audit
@@ -152,3 +154,26 @@ async def test_a_validator_whose_new_key_is_not_there_yet_follows_until_it_is(tm
         await cluster.stop(2)
         await cluster.pay(client, 3, 2)
         await cluster.level(3)
+
+
+async def test_a_node_that_lost_its_disk_before_it_was_added_votes_from_its_first_epoch_on(tmp_path: Path) -> None:
+    async with ChangingCluster(tmp_path / "home") as cluster:
+        index, _ = cluster.make_node()
+        folder = cluster.folder(index)
+        assert await vote_log_of(folder) == b"", "nobody has started it yet"
+        cluster.start(index)
+        await cluster.level(5)
+        await cluster.stop(index)
+        with pytest.raises(InputError, match=r"--log: is needed, or node-4 must run"):
+            await vote_log_of(folder)
+        cluster.wipe(index)
+        cluster.start(index)
+        await cluster.level(5)
+        log = (await cluster.status(index))["vote_log"]
+        assert log
+        add = ["validator", "add", f"node-{index}", "--home", str(cluster.home), "--account", "fees-0"]
+        assert await asyncio.to_thread(main, add) == 0
+        await cluster.until(lambda statuses: len(statuses) == 5 and of(statuses, index)["voting"])
+        present = (await cluster.get(0, "/v1/validators"))["present"]
+        assert present["number"] == 1, "it needed no epoch more to renew its seat"
+        assert [member["log"] for member in present["members"]] == ["", "", "", "", log]

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from consensus.codec import encode
 from consensus.crypto import Ed25519Signer
+from consensus.effects import Received
+from consensus.messages import Kind, StatusBody, StatusMessage, body_digest, make_certificate, sign_vote
 from consensus.transaction import decode_transaction, sign_transaction
 from contracts.calls import Transfer
 from node.block_store import ChannelStore
@@ -33,6 +35,7 @@ class OneChannel:
     """One node's channel without links: nothing is ordered, everything is taken in."""
 
     def __init__(self, home: Path) -> None:
+        self.home = home
         self.cluster = RunningCluster(home)
         config = read_config(home / "nodes" / "node-1")
         genesis = load_genesis(config)
@@ -53,6 +56,16 @@ class OneChannel:
         self.task.cancel()
         await asyncio.wait([self.task])
         self.close()
+
+    def hear_statuses(self, height: int) -> None:
+        """Two other validators say that they have certified this height."""
+        domain = self.channel.genesis.validator_set.domain
+        signers = {seat: read_signer(self.home / "nodes" / f"node-{seat}" / "validator.key") for seat in (0, 2, 3)}
+        votes = tuple(sign_vote(signer, domain, Kind.CHECKPOINT, 0, height, bytes(32), seat) for seat, signer in signers.items())
+        body = StatusBody(0, False, height, height, 1, make_certificate(votes) if height else None)
+        for seat in (0, 2):
+            vote = sign_vote(signers[seat], domain, Kind.STATUS, 0, 0, body_digest(body), seat)
+            self.channel._replica.step(Received(f"node-{seat}", StatusMessage(vote, body)), RealClock().monotonic_ms())
 
     def close(self) -> None:
         self.shelf.close()
@@ -86,6 +99,7 @@ async def test_every_kind_of_bad_transaction_gets_its_own_refusal(tmp_path: Path
         good = signed()
         tampered = bytearray(good)
         tampered[-1] ^= 1
+        one.hear_statuses(0)
         cases = {
             "BAD_TRANSACTION": b"garbage",
             "WRONG_CHAIN": signed(chain_id="other-chain"),
@@ -103,6 +117,21 @@ async def test_every_kind_of_bad_transaction_gets_its_own_refusal(tmp_path: Path
             assert answer.detail
         assert one.count("transactions_refused") == len(cases)
         assert [answer.code for answer in await one.channel.submit([good], "http")] == ["OK"]
+
+
+async def test_a_node_that_lags_refuses_nothing_for_good_that_a_later_block_may_allow(tmp_path: Path) -> None:
+    passing = {"UNKNOWN_SENDER": signed(sender="nobody"), "WRONG_KEY": signed(signer=member(9)), "NONCE_TOO_FAR": signed(2**40)}
+    lasting = {"WRONG_CHAIN": signed(chain_id="other-chain"), "EXPIRED": signed(valid_until_ms=1), "BAD_CALL": signed(call={"no": "call"})}
+    async with OneChannel(tmp_path / "home") as one:
+        for nonce, height in enumerate((None, 50), 1):
+            if height is not None:
+                one.hear_statuses(height)
+            for code, raw in passing.items():
+                (answer,) = await one.channel.submit([raw], "http")
+                assert answer.code == "BEHIND"
+                assert code in answer.detail
+            assert [answer.code for answer in await one.channel.submit(list(lasting.values()), "http")] == list(lasting)
+            assert [answer.code for answer in await one.channel.submit([signed(nonce)], "http")] == ["OK"]
 
 
 async def test_an_accepted_transaction_is_on_disk_when_the_answer_comes(tmp_path: Path) -> None:

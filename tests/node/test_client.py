@@ -231,6 +231,17 @@ async def test_no_room_is_retried_and_then_reported(node: Node) -> None:
             await client.submit(node.channel.transfer(3))
 
 
+async def test_a_node_that_is_behind_is_left_for_another(node: Node, tmp_path: Path) -> None:
+    ahead = Node(tmp_path / "ahead")
+    await ahead.api.start()
+    node.channel.behind = True
+    async with GridPactClient([node.api.url, ahead.api.url], make_genesis(), patience_s=20) as client:
+        transaction_id = await asyncio.wait_for(client.submit(node.channel.transfer()), 10)
+    assert ahead.channel.store.locate(bytes.fromhex(transaction_id)) is not None
+    await ahead.api.stop()
+    ahead.channel.close()
+
+
 async def test_submit_many_keeps_the_order(node: Node) -> None:
     raws = [node.channel.transfer(number, nonce=number) for number in range(1, 31)]
     raws.insert(7, b"rubbish")

@@ -55,6 +55,20 @@ def test_replay_never_goes_back(tmp_path: Path) -> None:
     assert clock.now_ms() == 9_000
 
 
+def test_a_running_clock_is_set_by_a_new_file(tmp_path: Path) -> None:
+    path = tmp_path / "clock.json"
+    start_ms = wall_ms()
+    write_replay_time(path, ReplayTime(start_ms, start_ms, 1.0, held=False))
+    clock = ReplayClock(path)
+    assert abs(clock.now_ms() - wall_ms()) < 20_000
+    for offset_ms in (3_600_000, -3_600_000, 0):
+        write_replay_time(path, ReplayTime(start_ms + offset_ms, start_ms, 1.0, held=False))
+        until_s = time.monotonic() + 10
+        while abs(clock.now_ms() - wall_ms() - offset_ms) > 20_000:
+            assert time.monotonic() < until_s
+            time.sleep(0.01)
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -49,6 +49,7 @@ blocks = 5000
 
 [snapshots]
 every_blocks = 250
+fetch = false
 
 [peers.dc2]
 host = "10.0.0.2"
@@ -76,7 +77,7 @@ def test_everything_is_read_and_paths_are_resolved(tmp_path: Path) -> None:
     assert config.votes_folder("main") == Path("/var/lib/gridpact/main/votes")
     assert config.snapshots_folder("main") == Path("/var/lib/gridpact/main/snapshots")
     assert config.channel_folder("main") == Path("/var/lib/gridpact/main")
-    assert (config.retain_blocks, config.snapshot_every) == (5_000, 250)
+    assert (config.retain_blocks, config.snapshot_every, config.fetch_snapshots) == (5_000, 250, False)
     assert (config.tls.certificate, config.tls.key, config.tls.authority) == (
         tmp_path / "tls.crt",
         tmp_path / "tls.key",
@@ -100,7 +101,7 @@ def test_what_may_be_left_out(tmp_path: Path) -> None:
     assert config.mqtt is None
     assert config.clock_file is None
     assert (config.log_level, config.log_file) == ("info", None)
-    assert (config.retain_blocks, config.snapshot_every) == (0, 1_000)
+    assert (config.retain_blocks, config.snapshot_every, config.fetch_snapshots) == (0, 1_000, True)
     plain = config_of(tmp_path, text + '\n[mqtt]\nurl = "mqtt://[::1]"\n')
     assert plain.mqtt is not None
     assert (plain.mqtt.host, plain.mqtt.port, plain.mqtt.tls, plain.mqtt.password_file) == ("::1", 1883, False, None)

@@ -141,10 +141,13 @@ async def test_what_the_ledger_refuses_is_not_the_fault_of_the_form(site: Site) 
 
 
 @pytest.mark.asyncio
-async def test_full_says_when_to_come_back(site: Site) -> None:
+async def test_what_passes_says_when_to_come_back(site: Site) -> None:
     site.channel.full = True
     status, answer = await site.post("/v1/transactions", site.channel.transfer())
     assert (status, answer["error"], site.headers["Retry-After"]) == (503, "FULL", "1")
+    site.channel.full, site.channel.behind = False, True
+    status, answer = await site.post("/v1/transactions", site.channel.transfer())
+    assert (status, answer["error"], site.headers["Retry-After"]) == (503, "BEHIND", "1")
 
 
 @pytest.mark.asyncio

@@ -13,7 +13,7 @@ from consensus.transaction import decode_transaction
 from node.client import Executed, GridPactClient
 from node.config import read_config
 from node.key_value import open_database
-from node.service import run_node
+from node.service import _warn_of_expiry, run_node
 from tests.node.running_cluster import RunningCluster
 
 
@@ -109,3 +109,10 @@ async def test_a_state_that_does_not_hash_to_its_root_is_kept_and_never_voted_on
     _, errors = await done.communicate()
     assert done.returncode == 3
     assert b"votes no more" in errors and b"Traceback" not in errors
+
+
+@pytest.mark.parametrize(("days", "text"), [(29, "expires soon"), (0, "expires soon"), (-1, "has expired"), (30, None)])
+def test_the_log_says_whether_the_certificate_expires_or_has(days: int, text: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    _warn_of_expiry(days)
+    said = capsys.readouterr().out
+    assert (said == "") if text is None else (text in said and f"={abs(days)}" in said)

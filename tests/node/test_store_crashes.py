@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from node.block_store import ChannelStore
-from node.leveldb_files import BLOCK_BYTES, RECORD_HEADER
+from node.leveldb_logs import BLOCK_BYTES, RECORD_HEADER
 from tests.node.snapshot_store import NEW_STATE, ROOT, assert_whole, begun, expected_keys, header_at, keys, stage, swept
 from tests.node.test_store_blocks import certificate
 

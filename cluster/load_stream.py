@@ -1,39 +1,38 @@
-"""The load of a drill: transfers and readings in turn, signed a portion at a time, sent at a steady rate until answered."""
+"""A steady load: transactions signed a portion at a time, and sent at a fixed rate until answered; it can be held."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from cluster.history import History
-from cluster.lab import Lab
 from cluster.load import Batch, LoadClient, make_batches
-from cluster.workload import Actors, Kind, sign_range
 from node.clock import wall_ms
 
+Sign = Callable[[range, int], list[bytes]]
+"""Gives the signed transactions of a stream with these numbers, at a chain time, ms."""
 BATCHES_PER_S = 20
-PORTION = 200
+PORTION = 400
 LATEST_S = 1.0
 """How far the stream may fall behind before it leaves out what it did not send in time."""
-LOAD_KINDS: tuple[Kind, ...] = ("transfer", "reading")
 
 
-class DrillLoad:
+class LoadStream:
     """A stream of transactions to all nodes in turn, which can be held.
 
     Args:
-        lab: the cluster, by its URLs and its genesis.
-        actors: who sends.
+        nodes: how many there are to send to.
+        sign: gives the stream.
         history: where everything is noted.
         client: sends.
         rate: transactions per second.
     """
 
-    def __init__(self, lab: Lab, actors: Actors, history: History, client: LoadClient, rate: int) -> None:
-        self._lab = lab
-        self._actors = actors
+    def __init__(self, nodes: int, sign: Sign, history: History, client: LoadClient, rate: int) -> None:
+        self._nodes = nodes
+        self._sign = sign
         self._history = history
         self._client = client
         self._batch = max(1, round(rate / BATCHES_PER_S))
@@ -47,7 +46,7 @@ class DrillLoad:
         due_s = time.monotonic()
         for number, batch in enumerate(self._batches()):
             await self._flows.wait()
-            self._send(batch, number % len(self._lab.urls))
+            self._send(batch, number % self._nodes)
             due_s = max(due_s + self._pause_s, time.monotonic() - LATEST_S)
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
 
@@ -61,7 +60,7 @@ class DrillLoad:
 
     def send_again(self, positions: Sequence[int], avoid: Collection[int]) -> None:
         """Send transactions once more, to nodes that are not to be avoided: who took them has lost its disk."""
-        others = [index for index in range(len(self._lab.urls)) if index not in avoid]
+        others = [index for index in range(self._nodes) if index not in avoid]
         for turn, batch in enumerate(make_batches(self._history, positions, self._batch)):
             self._send(batch, others[turn % len(others)])
 
@@ -83,7 +82,5 @@ class DrillLoad:
 
     def _batches(self) -> Iterator[Batch]:
         for first in itertools.count(step=PORTION):
-            numbers = range(first, first + PORTION)
-            parts = [sign_range(self._lab.genesis, self._actors, kind, numbers, wall_ms()) for kind in LOAD_KINDS]
-            raws = [raw for pair in zip(*parts, strict=True) for raw in pair]
+            raws = self._sign(range(first, first + PORTION), wall_ms())
             yield from make_batches(self._history, self._history.add(raws), self._batch)
