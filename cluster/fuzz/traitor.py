@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
+import msgspec
+
 from cluster.fuzz.choices import Choices, in_range
 from cluster.fuzz.forged_answers import ForgedAnswers
 from cluster.fuzz.forged_views import ForgedViews
@@ -90,20 +92,16 @@ class Traitor:
         return PrePrepareMessage(self._choices.own(Kind.PRE_PREPARE, view, sequence, digest_), batch)
 
     def _vote(self) -> Message:
-        kind = (
-            self._choices.pick((Kind.PREPARE, Kind.COMMIT, Kind.CHECKPOINT))
-            if self._choices.chance(0.95)
-            else self._choices.random.randrange(9)
-        )
-        sequence = self._choices.sequence()
-        view = (
-            0
-            if kind == Kind.CHECKPOINT and self._choices.chance(0.9)
-            else self._choices.view
-            if self._choices.chance(0.7)
-            else self._choices.near(self._choices.view)
-        )
-        return VoteMessage(self._choices.own(kind, view, sequence, self._choices.digest(sequence)))
+        """Return a vote of its own, or in the name of somebody else: then the signature is not that of the name."""
+        choices = self._choices
+        kind = choices.pick((Kind.PREPARE, Kind.COMMIT, Kind.CHECKPOINT)) if choices.chance(0.95) else choices.random.randrange(9)
+        sequence, view = choices.sequence(), choices.view if choices.chance(0.7) else choices.near(choices.view)
+        if kind == Kind.CHECKPOINT and choices.chance(0.9):
+            view = 0
+        vote = choices.own(kind, view, sequence, choices.digest(sequence))
+        if choices.chance(0.15):
+            vote = msgspec.structs.replace(vote, sender=choices.pick((0, 1, 2, 3, 4, 5, -1)))
+        return VoteMessage(vote)
 
     def _fetch(self) -> Message:
         choices, snapshots = self._choices, self._choices.chain.snapshots
