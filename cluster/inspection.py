@@ -36,7 +36,8 @@ async def inspect(stage: Stage, book: ChainBook, suspects: Sequence[int]) -> lis
     if len({(head.height, head.head_hash, head.state_root) if head is not None else None for head in heads}) > 1:
         return [Violation("fork", f"the heads differ: {_heads(stage, heads)}")]
     top = max(head.height for head in heads if head is not None)
-    found = await _enter(stage, book, suspects[0], range(book.height + 1, top + 1))
+    firsts = [head.first_height for head in heads if head is not None]
+    found = await enter_blocks(stage, book, suspects[0], range(book.height + 1, top + 1), firsts)
     acknowledged = [(stage.history.ids[one], stage.lab.names[stage.history.taken_by[one]]) for one in stage.history.take_news()]
     found += book.missing(acknowledged)
     balances = await read_balances(stage.session, stage.lab.names[suspects[0]], stage.lab.urls[suspects[0]], list(book.balances))
@@ -56,15 +57,30 @@ async def _evidence(stage: Stage) -> list[Violation]:
     ]
 
 
-async def _enter(stage: Stage, book: ChainBook, source: int, heights: range) -> list[Violation]:
-    """Enter the new blocks as one node has them, and compare the others' with them."""
+async def enter_blocks(stage: Stage, book: ChainBook, source: int, heights: range, firsts: Sequence[int]) -> list[Violation]:
+    """Enter the new blocks as one node has them, and compare the others' with them.
+
+    A node that got everything from the others may have begun with a snapshot: what is below its first block is read from another one.
+
+    Args:
+        source: index of the node to read.
+        firsts: first block that each node keeps.
+
+    Raises:
+        RunError: a node does not answer, or lacks a block that it must have.
+    """
     names, urls, session = stage.lab.names, stage.lab.urls, stage.session
-    blocks = await read_blocks(session, names[source], urls[source], heights, receipts=True)
-    found = book.enter(names[source], blocks)
-    if found and book.height < heights.stop - 1:
-        return found
+    kept = [first if index in stage.refilled else heights.start for index, first in enumerate(firsts)]
+    begin = [max(heights.start, min(first, heights.stop)) for first in kept]
+    donor = min(range(len(names)), key=lambda index: begin[index])
+    found: list[Violation] = []
+    for index, part in ((donor, range(heights.start, begin[source])), (source, range(begin[source], heights.stop))):
+        found += book.enter(names[index], await read_blocks(session, names[index], urls[index], part, receipts=True))
+        if found and book.height < part.stop - 1:
+            return found
     for index, (name, url) in enumerate(zip(names, urls, strict=True)):
-        found += book.compare(name, await read_hashes(session, name, url, heights), heights)
+        own = range(begin[index], heights.stop)
+        found += book.compare(name, await read_hashes(session, name, url, own), own)
         if index in stage.refilled:
             found += await _compare_old(stage, book, index)
     return found

@@ -161,9 +161,11 @@ class Channel(ChannelReports):
     async def _keep_house(self) -> None:
         """At intervals: ask again for missing bodies, share again what waits for long, let expired transactions go."""
         while True:
+            before_ms = self.clock.monotonic_ms()
             await asyncio.sleep(HOUSEKEEPING_S)
-            self._bodies.ask_again()
             now_ms = self.clock.monotonic_ms()
+            self._desk.size.note_lateness(now_ms - before_ms - int(HOUSEKEEPING_S * 1_000))
+            self._bodies.ask_again()
             old = self._mempool.waiting_since(now_ms - SHARE_AGAIN_MS, SHARE_AGAIN_MOST)
             late = self._desk.drop_inadmissible(old, self.clock.now_ms())
             if late:

@@ -17,6 +17,7 @@ from consensus.errors import DecodeError
 from consensus.mempool import Mempool
 from consensus.transaction import Transaction
 from contracts.genesis import ConsensusRules
+from node.batch_size import BatchSize
 from node.block_store import ChannelStore
 from node.bodies import Bodies
 from node.clock import Clock
@@ -37,6 +38,9 @@ class ProposalDesk:
         rules: limits from genesis.
         bodies, mempool, application, store, clock: of the channel.
         answer: takes the answer to a check: the effect, and the reason against it or None.
+
+    Attributes:
+        size: of own proposals.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class ProposalDesk:
         self._answer = answer
         self._times: dict[int, int] = {}
         self._open: dict[int, _OpenCheck] = {}
+        self.size = BatchSize(rules.max_batch_transactions, rules.view_timeout_ms // 2)
 
     # ------------------------------------------------------------------------------------------------------------ making
 
@@ -68,14 +73,14 @@ class ProposalDesk:
             seat: of this validator in the present epoch.
             wants_block: a block is wanted even if it is empty.
         """
-        candidates = self._mempool.select(self._rules.max_batch_transactions, self._rules.max_batch_bytes)
+        candidates = self._mempool.select(self.size.limit, self._rules.max_batch_bytes)
         now_ms = self._clock.now_ms()
         if not candidates:
             deadline_ms = self._application.next_deadline_ms()
             is_due = deadline_ms is not None and deadline_ms <= now_ms
             if in_flight or not (is_due or wants_block):
                 return None
-        elif in_flight and len(candidates) < self._rules.max_batch_transactions // 2:
+        elif in_flight and len(candidates) < self.size.limit // 2:
             since_ms, _ = self._mempool.waiting(0, 0)
             if since_ms is not None and self._clock.monotonic_ms() - since_ms < COALESCE_MS:
                 return None
