@@ -11,7 +11,7 @@ import msgspec
 from cluster.fuzz.hearsay import Memory
 from cluster.fuzz.mutation import NUMBERS, Mutator
 from cluster.fuzz.notary import Notary
-from cluster.fuzz.toy import FAULTY, MAX_IDS, WINDOW, QuickSigner, ToyChain, fresh_batch, members_of
+from cluster.fuzz.toy import FAULTY, MAX_IDS, WINDOW, ToyChain, fresh_batch, members_of, signer_of
 from consensus.block import NULL_BATCH, Certificate, CertificateVote, batch_digest
 from consensus.crypto import digest
 from consensus.messages import Kind, Vote
@@ -34,7 +34,7 @@ class Choices:
     def __init__(self, chain: ToyChain) -> None:
         self.chain = chain
         self.memory = Memory()
-        self.notary = Notary(QuickSigner(FAULTY), seat_of, chain.epochs(0)[0].domain)
+        self.notary = Notary(signer_of(FAULTY), seat_of, chain.epochs(0)[0].domain)
         self.random = Random(0)  # noqa: S311  no secret
         self.epoch = self.view = 0
         self._made = 0

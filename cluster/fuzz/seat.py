@@ -15,12 +15,12 @@ from cluster.fuzz.toy import (
     NAMES,
     SNAPSHOT_EVERY,
     WINDOW,
-    QuickSigner,
     Snapshot,
     ToyChain,
     batch_is_good,
     check,
     fresh_batch,
+    signer_of,
 )
 from consensus.block import Certificate, CertifiedBlock, decode_batch, decode_header
 from consensus.codec import encode
@@ -136,7 +136,7 @@ class Seat:
         self._staged = []
         config = ReplicaConfig(
             self.name,
-            (QuickSigner(self.name),),
+            (signer_of(self.name),),
             window=WINDOW,
             max_view_timeout_ms=4_000,
             silence_ms=2_000,

@@ -1,14 +1,12 @@
 """A small chain for fuzzing a whole group of replicas: keys that are quick, blocks that are quick, and epochs and snapshots none the less.
 
-Signatures are keyed hashes: they cost a fiftieth of Ed25519. Whoever checks one needs the secret, so nobody can forge the signature of an
-honest member without asking for its signer; the fuzzer has the signer of the faulty one only.
+Signatures are those of the simulator, keyed hashes that cost a fiftieth of Ed25519. The faulty member is given its own signer only.
 """
 
 from __future__ import annotations
 
-from hashlib import blake2b
-
 from cluster.fuzz.law import LawBrokenError
+from cluster.simulation.signatures import Keys
 from consensus.block import (
     NULL_BATCH,
     Batch,
@@ -22,7 +20,7 @@ from consensus.block import (
     make_header,
 )
 from consensus.codec import encode
-from consensus.crypto import ED25519, SIGNATURE_BYTES, digest
+from consensus.crypto import Signer, digest
 from consensus.errors import DecodeError
 from consensus.messages import Domain, ValidatorSet
 from consensus.snapshot import Chunk, SnapshotManifest, make_snapshot
@@ -43,32 +41,15 @@ MAX_IDS = 4
 Snapshot = tuple[SnapshotManifest, tuple[Chunk, ...]]
 
 
-class QuickSigner:
-    """Signs with the key of one member.
-
-    Args:
-        name: of the member.
-    """
-
-    scheme = ED25519
-    """Votes name no scheme: this one stands for it."""
-
-    def __init__(self, name: str) -> None:
-        self._secret = digest(b"fuzz secret " + name.encode())
-        self.public_key = digest(b"fuzz public " + name.encode())
-
-    def sign(self, message: bytes) -> bytes:
-        """Return the signature over ``message``."""
-        return blake2b(message, key=self._secret, digest_size=SIGNATURE_BYTES).digest()
+_KEYS = Keys()
+_SIGNERS = {name: _KEYS.signer(name) for name in NAMES}
+check = _KEYS.check
+"""Checks any signature."""
 
 
-_SIGNERS = {signer.public_key: signer for signer in map(QuickSigner, NAMES)}
-
-
-def check(scheme: int, public_key: bytes, message: bytes, signature: bytes) -> bool:
-    """Tell whether a signature is that of the key."""
-    signer = _SIGNERS.get(public_key)
-    return signer is not None and scheme == ED25519 and signer.sign(message) == signature
+def signer_of(name: str) -> Signer:
+    """Return the signer of a member."""
+    return _SIGNERS[name]
 
 
 def members_of(epoch: int) -> tuple[str, ...]:
@@ -82,7 +63,7 @@ def set_of(epoch: int) -> ValidatorSet:
     """Return the validators of an epoch."""
     names = members_of(epoch)
     first = 1 if epoch == 0 else (epoch - 1) * EPOCH_BLOCKS + ANNOUNCED_IN + WINDOW + 1
-    keys = tuple(QuickSigner(name).public_key for name in names)
+    keys = tuple(signer_of(name).public_key for name in names)
     return ValidatorSet(Domain("toy", "main", epoch), first, names, keys, (b"",) * len(names))
 
 

@@ -13,7 +13,7 @@ from cluster.fuzz.mutation import Mutator
 from cluster.fuzz.notary import Notary
 from cluster.fuzz.on_member import FORGE, MemberTarget, Move
 from cluster.fuzz.seat import Seat
-from cluster.fuzz.toy import FAULTY, HONEST, NAMES, SNAPSHOT_EVERY, QuickSigner, ToyChain, check, fresh_batch, members_of, set_of
+from cluster.fuzz.toy import FAULTY, HONEST, NAMES, SNAPSHOT_EVERY, ToyChain, check, fresh_batch, members_of, set_of, signer_of
 from cluster.fuzz.traitor import Traitor
 from consensus.block import Certificate, CertificateVote
 from consensus.codec import encode
@@ -60,7 +60,7 @@ def quiet_seat() -> tuple[Seat, ToyChain]:
 def own_vote(seat: Seat, kind: Kind, said: bytes) -> Vote:
     index = seat.replica.committee.index
     assert index is not None
-    return sign_vote(QuickSigner(seat.name), set_of(0).domain, kind, 0, 1, digest(said), index)
+    return sign_vote(signer_of(seat.name), set_of(0).domain, kind, 0, 1, digest(said), index)
 
 
 def test_a_member_that_says_what_is_not_on_its_disk_or_signs_twice_is_caught() -> None:
