@@ -31,6 +31,8 @@ from node.vote_log import VOTES_FOLDER, VoteLog
 
 T = TypeVar("T")
 PATIENCE_S = 30.0
+OTHERS = (1, 3)
+"""Who says once where the chain stands, so that the node knows that it is level, and refuses for good what it refuses."""
 LIBRARIES = ("asyncio", "aiohttp.server", "aiohttp.web", "aiomqtt", "mqtt")
 
 
@@ -138,6 +140,8 @@ class RunningChannel:
         self._shelf = SnapshotShelf(folder / SNAPSHOTS_FOLDER)
         self.channel = self.do(self._open())
         self._task = self._loop.create_task(self.channel.run(cast("PeerLinks", QuietLinks())))
+        for said in play.pruned_statuses(OTHERS):
+            self.do(self.channel.take_message(VALIDATORS[said.vote.sender], said))
 
     async def _open(self) -> Channel:
         return Channel(

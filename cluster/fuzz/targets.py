@@ -30,6 +30,7 @@ class Entry(NamedTuple):
 TABLE: Mapping[str, Entry] = {
     "frames": Entry("cluster.fuzz.on_codecs:FramesTarget", "the stream between nodes, in random pieces", 200),
     "messages": Entry("cluster.fuzz.on_messages:MessagesTarget", "consensus messages into a replica a few blocks in", 250),
+    "member": Entry("cluster.fuzz.on_member:MemberTarget", "a faulty member that speaks the protocol to a group of replicas", 100),
     "transactions": Entry("cluster.fuzz.on_ledger:TransactionsTarget", "signed envelopes into a ledger that goes on", 120),
     "calls": Entry("cluster.fuzz.on_codecs:CallsTarget", "contract calls", 200),
     "proofs": Entry("cluster.fuzz.on_proofs:ProofsTarget", "receipts and state proofs, as clients check them", 100),

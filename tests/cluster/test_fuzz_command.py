@@ -71,8 +71,8 @@ def test_a_clean_run_tells_its_numbers_and_keeps_its_corpus(tmp_path: Path) -> N
         "calls",
         "--target",
         "config",
-        "--inputs",
-        "301",
+        "--total",
+        "600",
         "--seed",
         "7",
         "--jobs",
@@ -86,8 +86,10 @@ def test_a_clean_run_tells_its_numbers_and_keeps_its_corpus(tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert list(result["targets"]) == ["calls", "config"]
-    assert {"inputs", "crashes", "outcomes", "rss_growth_mb", "corpus"} <= set(result["targets"]["calls"])
-    assert (result["inputs"], result["crashes"], result["seed"], result["found"]) == (602, 0, 7, [])
+    assert {"inputs", "crashes", "outcomes", "rss_start_mb", "rss_warm_mb", "rss_end_mb", "corpus"} <= set(result["targets"]["calls"])
+    assert (result["inputs"], result["crashes"], result["seed"], result["found"]) == (600, 0, 7, [])
+    assert result["targets"]["calls"]["inputs"] > result["targets"]["config"]["inputs"]
+    assert all(target["rss_start_mb"] > 5 and target["cpu_s"] > 0 for target in result["targets"].values())
     assert result["wall_s"] > 0
     assert len(list((tmp_path / "good" / "calls").iterdir())) == result["targets"]["calls"]["corpus"]
     assert not (tmp_path / "fuzz-crashes").exists()
@@ -114,6 +116,8 @@ def test_the_engine_that_was_used_is_named(tmp_path: Path) -> None:
         (["fuzz", "--seconds", "0"], "--seconds"),
         (["fuzz", "--inputs", "0"], "--inputs"),
         (["fuzz", "--seconds", "5", "--inputs", "5"], "--inputs"),
+        (["fuzz", "--total", "5", "--inputs", "5"], "--total"),
+        (["fuzz", "--total", "0"], "--total"),
         (["fuzz", "--engine", "other"], "--engine"),
         (["fuzz", "--replay", "absent.json"], "absent.json"),
         (["fuzz", "--replay", "other.json"], "other.json: names the target 'moon'"),

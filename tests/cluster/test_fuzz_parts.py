@@ -22,6 +22,7 @@ from cluster.fuzz.on_messages import MAX_TABLE, MessagesTarget
 from cluster.fuzz.on_mqtt import may_be_published
 from cluster.fuzz.requests import frame
 from cluster.fuzz.sizes import table_sizes
+from cluster.fuzz.targets import TABLE, shared
 from cluster.fuzz.trees import Literal, Miscounted, Nested, read, write
 from consensus.codec import encode
 from consensus.errors import InputError
@@ -140,8 +141,19 @@ def test_growth_is_what_goes_on() -> None:
     once = [*[50.0] * 12, *[80.0] * 8]
     assert samples(*once).last_half_mb == 30
     assert not samples(*once).is_growing
+    assert (samples(*warming_up).start_mb, samples(*warming_up).warm_mb, samples(*warming_up).end_mb) == (50, 60, 70)
     assert not Growth().is_growing
+    assert (Growth().start_mb, Growth().warm_mb, Growth().end_mb) == (0, 0, 0)
     assert resident_mb() > 5
+
+
+def test_inputs_are_shared_by_all_targets() -> None:
+    for total in (10_000_000, 1_234, 50):
+        inputs = shared(total, tuple(TABLE))
+        assert sum(inputs.values()) == total
+        assert min(inputs.values()) >= 1
+    assert shared(10, ("files", "calls"))["calls"] > shared(10, ("files", "calls"))["files"]
+    assert shared(7, ("http",)) == {"http": 7}
 
 
 def test_a_watch_names_the_line_of_the_project(tmp_path: Path) -> None:

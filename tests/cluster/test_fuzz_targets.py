@@ -20,7 +20,8 @@ CORPUS = Path(__file__).parent / "fuzz_corpus"
 INPUTS = {
     "frames": 1_500,
     "messages": 2_500,
-    "transactions": 1_800,
+    "member": 1_000,
+    "transactions": 1_500,
     "calls": 3_000,
     "proofs": 1_000,
     "records": 250,
@@ -37,7 +38,11 @@ INPUTS = {
 REACHED = {
     "messages": (
         "StageSnapshot", "StageChunk", "AdoptSnapshot", "BAD_SNAPSHOT", "ServeSnapshot", "ServeChunk", "Adopt", "ServeBlocks",
-        "BAD_CERTIFICATE", "Execute", "Certified", "ViewEntered", "EpochEntered", "Evidence",
+        "BAD_CERTIFICATE", "Execute", "Certified", "ViewEntered", "EpochEntered",
+    ),
+    "member": (
+        "Evidence", "EQUIVOCATION", "ViewEntered", "Certified", "ServeBlocks", "BAD_CERTIFICATE", "BAD_VIEW_CHANGE", "BAD_NEW_VIEW",
+        "BAD_PREPARED_PROOF", "NOT_PRIMARY", "SnapshotMessage", "ChunkMessage", "BatchMessage", "restart", "plot",
     ),
 }  # fmt: skip
 """Words that must occur in the outcomes: without them a part of the code is not fed at all."""
@@ -117,7 +122,7 @@ def test_every_target_has_its_share() -> None:
     assert set(INPUTS) == set(TABLE)
 
 
-@pytest.mark.parametrize("target", ["messages", "transactions", "frames"])
+@pytest.mark.parametrize("target", ["messages", "member", "transactions", "frames"])
 def test_one_seed_gives_one_run(target: str, tmp_path: Path) -> None:
     results = []
     for _ in range(2):
