@@ -33,6 +33,7 @@ ENTRIES = {
     "soak": Entry("cluster.commands.soak:soak", "Hours of load: memory, disk, and how fast a node comes back."),
     "drill": Entry("cluster.commands.drill:drill", "Faults on real processes; checks that nothing is lost."),
     "fuzz": Entry("cluster.commands.fuzz:fuzz", "Hostile input for everything that takes bytes from outside."),
+    "simulate": Entry("cluster.commands.simulate:simulate", "Deterministic simulation of consensus with faults, one run per seed."),
     "init": Entry("cluster.commands.init:init", "Write genesis, keys, certificates and config, one folder per host."),
     "node": Entry("cluster.commands.node:node", "One data-centre node."),
     "validator": Entry("cluster.commands.validator:validator", "Who votes: show, add, remove, change keys."),

@@ -25,13 +25,13 @@ def view_deadline_ms(turn: Turn) -> int | None:
         return None
     if state.changing:
         return state.view_change_deadline_ms
-    if not state.in_touch or _is_behind(turn):
+    if not state.in_touch:
+        return None
+    times = [since for since in (state.waiting_since_ms, state.boundary_since_ms, state.open_since_ms()) if since is not None]
+    if not (times or state.overtaken) or _is_behind(turn):
         return None
     if state.overtaken:
         return state.last_progress_ms
-    times = [since for since in (state.waiting_since_ms, state.boundary_since_ms, state.open_since_ms()) if since is not None]
-    if not times:
-        return None
     return max(min(times), state.last_progress_ms) + timeout_ms(turn)
 
 

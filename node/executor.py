@@ -16,20 +16,7 @@ from typing import TypeVar
 import structlog
 
 from consensus.application import Application, FinalizedBlock
-from consensus.block import (
-    NO_PROPOSER,
-    NULL_BATCH,
-    Block,
-    CertifiedBlock,
-    Header,
-    batch_digest,
-    block_time_ms,
-    decode_batch,
-    decode_block,
-    decode_header,
-    make_header,
-)
-from consensus.codec import encode
+from consensus.block import NULL_BATCH, Block, CertifiedBlock, Header, decode_batch, decode_block, decode_header
 from consensus.effects import (
     Adopt,
     AdoptionFailed,
@@ -42,9 +29,9 @@ from consensus.effects import (
     StageSnapshot,
 )
 from consensus.errors import DecodeError, InvariantViolation
-from consensus.merkle import merkle_root
 from consensus.snapshot import SnapshotManifest
 from consensus.transaction import Transaction, decode_transaction, signature_is_valid
+from node.block_making import make_block, objection
 from node.block_store import ChannelStore
 from node.bodies import Bodies
 from node.driver import Work
@@ -167,15 +154,8 @@ class Executor:
         await self._write(block, finalized, [named[position] for position in finalized.included], named)
 
     def _finalize(self, head: Header, batch: bytes, named: Sequence[Transaction]) -> tuple[Block, FinalizedBlock]:
-        time_ms = block_time_ms(head, batch)
-        proposer = NO_PROPOSER if batch == NULL_BATCH else decode_batch(batch).proposer
         with self._metrics.block_execution.time():
-            finalized = self._application.finalize_block(head.height + 1, time_ms, proposer, named)
-        included = [named[position] for position in finalized.included]
-        ids = [transaction.id for transaction in included]
-        epoch, following = self._epochs.at(head.height + 1).epoch, self._epochs.at(head.height + 2).digest
-        header = make_header(head, batch, ids, finalized.receipts, finalized.tree.root, epoch, following)
-        return Block(header, batch, tuple(transaction.raw for transaction in included), finalized.receipts), finalized
+            return make_block(self._application, head, batch, named, self._epochs.all)
 
     async def _adopt(self, sequence: int, certified: CertifiedBlock) -> None:
         head = self._head(sequence)
@@ -185,9 +165,7 @@ class Executor:
         except DecodeError as error:
             self._refuse(sequence, str(error))
             return
-        reason = _objection(head, block, transactions, certified)
-        if reason is None and any(self._key_of(one.body.sender) != one.envelope.public_key for one in transactions):
-            reason = "a transaction is signed with a key that is not its sender's"
+        reason = objection(head, block, transactions, certified, self._key_of)
         if reason is None and not await self._all_signed(transactions):
             reason = "a transaction has a bad signature"
         if reason is not None:
@@ -246,22 +224,6 @@ class Executor:
         self._epochs.reset(self._application.epochs())
         self._replaced(header, manifest)
         self._done(SnapshotAdopted(height, self._epochs.all))
-
-
-def _objection(head: Header, block: Block, transactions: Sequence[Transaction], certified: CertifiedBlock) -> str | None:
-    """Tell what in a peer's block does not fit its certified header; None if everything does."""
-    header = block.header
-    if header.hash != certified.certificate.header_hash or encode(block) != certified.block:
-        return "the header is not the certified one"
-    if header.previous_hash != head.hash:
-        return "it does not follow this replica's head"
-    if header.batch_digest != batch_digest(block.batch):
-        return "the batch is not the one of the header"
-    if header.transactions_root != merkle_root([transaction.id for transaction in transactions]):
-        return "the transactions are not the ones of the header"
-    if header.receipts_root != merkle_root(block.receipts):
-        return "the receipts are not the ones of the header"
-    return None
 
 
 def _are_signed(transactions: Sequence[Transaction]) -> bool:

@@ -107,7 +107,7 @@ class ReplicaHost:
         for it costs nothing, since blocks are executed in order.
         """
         seat = replica.committee.index
-        if self._reproposed and _waits_for_reproposals(replica, self._reproposed, self._clock.monotonic_ms()):
+        if self._reproposed and waits_for_reproposals(replica, self._reproposed, self._clock.monotonic_ms()):
             return None
         self._reproposed = 0
         return None if seat is None else self._desk.make_batch(seat, replica.view, replica.in_flight, replica.wants_block)
@@ -192,7 +192,7 @@ class ReplicaHost:
         log.critical("diverged", height=effect.sequence, own=effect.own.hex(), certified=effect.certified.hex())
 
 
-def _waits_for_reproposals(replica: Replica, last: int, now_ms: int) -> bool:
+def waits_for_reproposals(replica: Replica, last: int, now_ms: int) -> bool:
     """Tell whether a batch up to ``last``, proposed again in the present view, or a transaction of it, is not here yet."""
     status = replica.status(now_ms)
     return any(slot.view == status.view and not slot.ready and status.executed < slot.sequence <= last for slot in status.in_flight)

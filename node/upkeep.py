@@ -1,7 +1,8 @@
 """Upkeep of one channel's history: snapshots at regular heights, and letting old blocks go.
 
 Law. A snapshot is made of the state at a height that is a multiple of ``snapshot_every``, and shelved when that block has its
-certificate: so all nodes shelve the same ones. Blocks go only below what a snapshot of this node and the water marks cover.
+certificate: so all nodes shelve the same ones. Blocks go only below what a snapshot of this node and the water marks cover, and only if the
+new base is certified here: certificates that were lost with the power may be had from nobody any more (:mod:`consensus.state_transfer`).
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ class Upkeep:
         if head is None:
             return
         target = prune_target(head.height, certified, self._disk.retain_blocks, newest, self._window)
-        if target > self._store.first_height:
+        if target > self._store.first_height and self._store.certificate(target - 1) is not None:
             self._pruned(target)
             loop = asyncio.get_running_loop()
             async with self._writing:

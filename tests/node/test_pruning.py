@@ -1,6 +1,11 @@
 """What may be pruned, and readers while it is."""
 
+import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -8,6 +13,10 @@ from hypothesis import strategies as st
 
 from consensus.transaction import decode_transaction
 from node.pruning import prune_target
+from node.snapshots import SnapshotShelf
+from node.store_layout import CERTIFICATE_PREFIX, HEIGHT
+from node.upkeep import Upkeep
+from tests.node.chain_support import LocalChannel
 from tests.node.snapshot_store import begun
 from tests.node.test_store_blocks import certificate
 
@@ -89,3 +98,32 @@ def test_readers_meet_no_hole_while_blocks_go(tmp_path_factory: pytest.TempPathF
     assert store.certificate(60) == certificate(headers[60])
     assert all(decode_transaction(raw).id in ids[120] for raw in store.transactions(120) or ())
     store.close()
+
+
+async def test_nothing_is_pruned_below_a_block_whose_certificate_was_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power failure takes certificates that were written without waiting; by then nobody else may have them any more."""
+    monkeypatch.setattr("node.upkeep.PRUNE_EVERY", 4)
+    channel = LocalChannel(tmp_path / "chain")
+    shelf, threads = SnapshotShelf(tmp_path / "shelf"), ThreadPoolExecutor(1)
+    disk: Any = SimpleNamespace(store=channel.store, shelf=shelf, retain_blocks=2, snapshot_every=4)
+    pruned: list[int] = []
+    upkeep = Upkeep(disk, 2, lambda: (), pruned.append, threads, asyncio.Lock())
+    running = asyncio.create_task(upkeep.run())
+    seen = []
+    for height in range(1, 13):
+        channel.execute([])
+        if height == 7:
+            lost = [(CERTIFICATE_PREFIX + HEIGHT.pack(one), None) for one in (5, 6)]
+            channel.store._database.write(lost, sync=True)
+        upkeep.executed(height)
+        upkeep.certified(height)
+        await asyncio.wait_for(upkeep.finished(), 5)
+        assert not running.done()
+        seen.append(channel.store.first_height)
+    assert seen == [1, 1, 1, 3, 3, 3, 3, 3, 3, 3, 3, 11]
+    assert pruned == [3, 11]
+    running.cancel()
+    await asyncio.wait([running])
+    threads.shutdown()
+    shelf.close()
+    channel.close()

@@ -1,0 +1,1 @@
+"""Deterministic simulation: the real core and the real contracts on a virtual network, clock and disk, driven from one seed."""
