@@ -65,7 +65,7 @@ async def test_a_block_that_comes_instead_of_a_waiting_batch_is_adopted_whatever
 
 
 async def test_a_block_that_comes_too_late_does_not_end_the_wait_of_the_batch_after_it(tmp_path: Path) -> None:
-    """The replica asked for it before it learnt that its own batch of this height was executed. The next batch must not be given up for it."""
+    """The replica asked for it before it learnt that its own batch of this height was executed. The next one must not be given up."""
     other, own = LocalChannel(tmp_path / "other"), LocalChannel(tmp_path / "own")
     first, second = (decode_transaction(other.transfer(1, nonce=number)) for number in (1, 2))
     other.execute([first])
