@@ -98,6 +98,8 @@ class Executor:
         if isinstance(effect, StageSnapshot | StageChunk):
             self.staging.put(effect)
             return
+        if isinstance(effect, Adopt) and effect.sequence <= self._height:
+            return  # the answer for this height is on its way; the batch that waits is a later one
         if isinstance(effect, AdoptSnapshot):
             self._drain()
         if not isinstance(effect, Execute) and self._bodies.is_waiting:

@@ -34,6 +34,8 @@ class Executor:
 
     def put(self, effect: Work) -> None:
         """Queue a block or a snapshot. A certified block takes the place of a batch that waits for its bodies, a snapshot that of all."""
+        if isinstance(effect, Adopt) and effect.sequence <= self._process.store.height:
+            return
         if isinstance(effect, AdoptSnapshot):
             self._queue.clear()
         if not isinstance(effect, Execute) and self._waiting is not None:

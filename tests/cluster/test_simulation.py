@@ -22,6 +22,7 @@ ONCE_FAILED = [
     (4, 1149, "a replica without certificates stayed in an epoch that the others had left"),
     (4, 1026, "a validator that lost its blocks but not its votes"),
     (7, 10, "a node stopped because it wanted to prune up to a block whose certificate it had lost"),
+    (6, 100_185, "a block that came too late made its node give up the batch after it, which waited for its bodies"),
     (6, 100_048, "two of seven replicas left their view alone, of whom six were there when the run began: that is no more than f"),
     (4, 136, "two validators lost their vote logs, one epoch after the other"),
 ]

@@ -64,6 +64,32 @@ async def test_a_block_that_comes_instead_of_a_waiting_batch_is_adopted_whatever
     other.close()
 
 
+async def test_a_block_that_comes_too_late_does_not_end_the_wait_of_the_batch_after_it(tmp_path: Path) -> None:
+    """The replica asked for it before it learnt that its own batch of this height was executed. The next one must not be given up."""
+    other, own = LocalChannel(tmp_path / "other"), LocalChannel(tmp_path / "own")
+    first, second = (decode_transaction(other.transfer(1, nonce=number)) for number in (1, 2))
+    other.execute([first])
+    late, certificate = other.store.encoded_block(1), other.store.certificate(1)
+    assert late is not None and certificate is not None
+    async with Running(own) as running:
+        executor, bodies, mempool, answers = running.executor, running.bodies, running.mempool, running.answers
+        mempool.add(first, 0)
+        for height, one in ((1, first), (2, second)):
+            executor.put(Execute(height, encode(Batch(0, height % 4, own.clock.now_ms(), (one.id,)))))
+        assert isinstance(await asyncio.wait_for(answers.get(), 5), Executed)
+        await asyncio.sleep(0.01)
+        assert bodies.is_waiting
+        executor.put(Adopt(1, CertifiedBlock(late, certificate)))
+        await asyncio.sleep(0.01)
+        assert bodies.is_waiting
+        mempool.add(second, 0)
+        bodies.arrived([second.id])
+        answer = await asyncio.wait_for(answers.get(), 5)
+        assert isinstance(answer, Executed) and answer.sequence == 2
+    own.close()
+    other.close()
+
+
 async def test_parts_of_a_snapshot_do_not_wait_for_a_batch_that_waits(tmp_path: Path) -> None:
     own = LocalChannel(tmp_path)
     missing = decode_transaction(own.transfer(1, nonce=1))
