@@ -245,6 +245,7 @@ class Channel(ChannelReports):
 
     def _committed(self, header: Header, included: Sequence[Transaction], named: Sequence[Transaction], finalized: FinalizedBlock) -> None:
         ids = [transaction.id for transaction in named]
+        self._desk.size.note_block(len(ids))
         self._mempool.executed(ids)
         spent = self._mempool.drop_spent([(one.body.sender, one.body.nonce) for one in included])
         if spent:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the whole test suite from a fresh clone: installs the test tools and Mosquitto if absent, then runs all tests (those of
-# tests/architecture check style, types and layers) with the coverage of consensus/ and contracts/. Arguments go to pytest.
+# tests/architecture check style, types and layers) on two processes, with the coverage of consensus/ and contracts/. Arguments go to pytest.
 set -euo pipefail
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../cluster/environment.sh"
 
@@ -9,4 +9,4 @@ command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || install_package
 
 cd "$project"
 unset GRIDPACT_HOME GRIDPACT_PARENT
-exec "$venv/bin/python" -m pytest --cov --cov-report=term "$@"
+exec "$venv/bin/python" -m pytest --numprocesses=2 --dist=loadfile --cov --cov-report=term "$@"

@@ -83,7 +83,7 @@ def _merged_target(done: Sequence[Progress]) -> TargetResult:
     return TargetResult(
         inputs=inputs,
         inputs_per_s=round(inputs / max(running_s, 1e-3), 1),
-        cpu_s=round(cpu_s, 2),
+        cpu_s=round(cpu_s, 4),
         inputs_per_cpu_s=round(inputs / max(cpu_s, 1e-3), 1),
         accepted=sum(count for outcome, count in outcomes.items() if outcome.startswith(ACCEPTED)),
         crashes=len(_distinct(one for progress in done for one in progress.crashes)),

@@ -130,8 +130,10 @@ def _sum_up(bug: Bug, outcomes: list[Outcome]) -> Catch:
 
 def markdown_of(report: BugReport) -> str:
     """Return the table for a document."""
-    lines = ["| bug | what it is | n | caught by | seeds needed (median) | allowed |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = ["| bug | what it is | n | caught by | first seed | median | allowed |", "| --- | --- | --- | --- | --- | --- | --- |"]
     for catch in report.bugs:
         caught = ", ".join(catch.checkers) or "nobody"
-        lines.append(f"| `{catch.bug}` | {catch.trap} | {catch.nodes} | {caught} | {catch.median:g} | {catch.allowed} |")
+        lines.append(
+            f"| `{catch.bug}` | {catch.trap} | {catch.nodes} | {caught} | {catch.first or '-'} | {catch.median:g} | {catch.allowed} |"
+        )
     return "\n".join(lines) + "\n"

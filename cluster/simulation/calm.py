@@ -66,7 +66,8 @@ class Calm:
 
     def _too_many_wait(self) -> bool:
         """Whether more wait for a higher view than may be faulty: together they could have it."""
-        return self.waiting_alone > self._simulation.settings.faulty
+        sets = self._simulation.checker.sets
+        return self.waiting_alone > (len(sets[max(sets)].names) - 1) // 3
 
     def _survivors(self) -> list[Node]:
         return [node for node in self._simulation.nodes if node.honest and not node.dead]

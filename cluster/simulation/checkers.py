@@ -15,6 +15,7 @@ They share no rule with the core: quorums are computed and signatures counted he
 | write-ahead | a vote that was sent before it was durable |
 | mute | a vote of a node whose vote log is not the one that its seat belongs to |
 | join | a replica that stays in its view although f + 1 honest others left it |
+| patience | a timer that does not fall back after progress, or has no cap |
 | evidence | proof of double signing against an honest node |
 | order | a block executed out of order |
 | memory | a table of the core that grows without bound |
@@ -29,12 +30,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cluster.simulation.join_checker import JoinChecker
+from cluster.simulation.patience_checker import PatienceChecker
 from cluster.simulation.settings import Violation
 from cluster.simulation.vote_checker import SCHEME, VoteChecker, quorum_of
 from cluster.simulation.workload import NEVER, Sending
 from cluster.simulation.world import GENESIS_MS, MAX_DRIFT_MS, World
 from consensus.block import Block, Certificate, Header
-from consensus.effects import Diverged, Event, Received
+from consensus.effects import Diverged, Effect, Event, Received
 from consensus.messages import Kind, ValidatorSet, ViewChangeMessage, signing_bytes
 from consensus.transaction import Transaction
 
@@ -61,6 +63,7 @@ class Checker:
         self.sets: dict[int, ValidatorSet] = {0: world.first_set}
         self.votes = VoteChecker(world.keys, self.sets, self.certified)
         self._joins = JoinChecker()
+        self._patience = PatienceChecker()
         self.chain: dict[int, bytes] = {}
         self.placed: dict[bytes, int] = {}
         self.sent: dict[bytes, tuple[Sending, bytes]] = {}
@@ -74,8 +77,10 @@ class Checker:
         """Greatest height that an honest node executed."""
         return len(self.chain)
 
-    def stepped(self, node: Node, event: Event) -> None:
+    def stepped(self, node: Node, event: Event, effects: Sequence[Effect]) -> None:
         """A replica took an event."""
+        if node.honest:
+            self._patience.stepped(node, effects)
         if isinstance(event, Received) and isinstance(event.message, ViewChangeMessage):
             self._joins.stepped(node, event.message, is_honest=self.votes.is_own_view_change(event.message))
 

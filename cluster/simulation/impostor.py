@@ -51,7 +51,9 @@ class Impostor:
         self._chunks: dict[int, tuple[Chunk, ...]] = {}
 
     def answers(self, sender: str, message: object) -> list[Answer]:
-        """Return what goes out because ``message`` came in, and to whom."""
+        """Return what goes out because ``message`` came in, and to whom (traitors do not answer each other: that would never end)."""
+        if isinstance(message, VoteMessage | ViewChangeMessage) and self._node.simulation.checker.votes.is_traitor(sender):
+            return []
         if isinstance(message, ViewChangeMessage) and "forged-view-change" in self._habits and self._chance.random() < 0.8:
             return self._bad_view_change(message.vote)
         if isinstance(message, VoteMessage | ViewChangeMessage) and "relabel" in self._habits and self._chance.random() < 0.5:

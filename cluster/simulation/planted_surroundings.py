@@ -17,7 +17,7 @@ BUGS = (
         ),
         4,
         (*TREASON, "lag"),
-        400,
+        200,
         habits=("forge-snapshot",),
     ),
     Bug(
@@ -32,7 +32,7 @@ BUGS = (
         ),
         4,
         (*TREASON, "lag"),
-        300,
+        100,
         habits=("forge-blocks", "lie"),
     ),
     Bug(
@@ -53,7 +53,7 @@ BUGS = (
         ),
         4,
         (*ROUGH, "wipe", "lag", "byzantine"),
-        200,
+        150,
     ),
     Bug(
         "batch-not-fetched",
@@ -67,7 +67,7 @@ BUGS = (
         ),
         4,
         TREASON,
-        400,
+        300,
     ),
     Bug(
         "bad-batch-prepared",
@@ -81,7 +81,7 @@ BUGS = (
         ),
         4,
         ("byzantine",),
-        200,
+        300,
         habits=("bad-proposal",),
     ),
     Bug(
@@ -96,7 +96,7 @@ BUGS = (
         ),
         4,
         ("byzantine", "partition"),
-        200,
+        20,
         habits=("flood",),
     ),
 )

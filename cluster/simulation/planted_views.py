@@ -17,7 +17,7 @@ BUGS = (
         ),
         4,
         TREASON,
-        400,
+        60,
         habits=("altered-new-view",),
     ),
     Bug(
@@ -32,7 +32,7 @@ BUGS = (
         ),
         4,
         ROUGH,
-        200,
+        60,
     ),
     Bug(
         "lower-view-p",
@@ -61,7 +61,7 @@ BUGS = (
         ),
         4,
         ROUGH,
-        600,
+        200,
     ),
     Bug(
         "prepared-dropped",
@@ -75,7 +75,7 @@ BUGS = (
         ),
         4,
         TREASON,
-        800,
+        100,
     ),
     Bug(
         "no-new-view-needed",
@@ -103,7 +103,7 @@ BUGS = (
         ),
         4,
         ROUGH,
-        200,
+        60,
     ),
     Bug(
         "reproposal-too-old",
@@ -119,7 +119,7 @@ BUGS = (
         ),
         4,
         ROUGH,
-        100,
+        60,
     ),
     Bug(
         "no-join-rule",
@@ -133,7 +133,7 @@ BUGS = (
         ),
         7,
         ("partition", "one-way", "loss"),
-        40,
+        20,
     ),
     Bug(
         "view-change-not-resent",
@@ -147,7 +147,7 @@ BUGS = (
         ),
         4,
         (*ROUGH, "dead"),
-        200,
+        60,
     ),
     Bug(
         "timer-never-falls-back",
@@ -165,10 +165,8 @@ BUGS = (
             ),
         ),
         4,
-        ("loss", "byzantine"),
-        400,
-        habits=("idle",),
-        calm_ms=10_000,
+        ROUGH,
+        60,
     ),
     Bug(
         "timer-too-early",
@@ -182,7 +180,7 @@ BUGS = (
         ),
         4,
         (*ROUGH, "dead"),
-        400,
+        200,
         calm_ms=8_000,
     ),
     Bug(
@@ -202,7 +200,7 @@ BUGS = (
         ),
         4,
         TREASON,
-        400,
+        40,
         habits=("forged-view-change", "silent"),
         calm_ms=8_000,
     ),

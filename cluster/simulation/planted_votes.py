@@ -17,7 +17,7 @@ BUGS = (
         ),
         5,
         TREASON,
-        200,
+        20,
     ),
     Bug(
         "quorum-2f+1-of-6",
@@ -31,7 +31,7 @@ BUGS = (
         ),
         6,
         TREASON,
-        200,
+        20,
     ),
     Bug(
         "primary-prepares",
@@ -45,7 +45,7 @@ BUGS = (
         ),
         4,
         TREASON,
-        300,
+        60,
         habits=("equivocate",),
     ),
     Bug(
@@ -60,7 +60,7 @@ BUGS = (
         ),
         4,
         (*ROUGH, "duplication"),
-        200,
+        60,
     ),
     Bug(
         "same-bytes",
@@ -74,7 +74,7 @@ BUGS = (
         ),
         4,
         TREASON,
-        400,
+        20,
         habits=("relabel", "equivocate"),
     ),
     Bug(
@@ -89,7 +89,7 @@ BUGS = (
         ),
         4,
         (*TREASON, "lag"),
-        400,
+        150,
         habits=("forge-blocks", "lie"),
     ),
     Bug(
@@ -120,7 +120,7 @@ BUGS = (
         ),
         4,
         (*ROUGH, "torn"),
-        300,
+        80,
     ),
     Bug(
         "wiped-votes-at-once",
@@ -134,7 +134,7 @@ BUGS = (
         ),
         4,
         ("wipe", "loss"),
-        40,
+        20,
     ),
     Bug(
         "out-of-order",
@@ -148,7 +148,7 @@ BUGS = (
         ),
         4,
         (*ROUGH, "reordering"),
-        100,
+        40,
     ),
     Bug(
         "epoch-not-signed",
@@ -162,7 +162,7 @@ BUGS = (
         ),
         4,
         (*TREASON, "membership"),
-        400,
+        20,
         habits=("relabel",),
     ),
     Bug(
@@ -177,7 +177,7 @@ BUGS = (
         ),
         4,
         (*ROUGH, "membership"),
-        300,
+        200,
     ),
     Bug(
         "set-never-changes",
@@ -191,7 +191,7 @@ BUGS = (
         ),
         5,
         (*ROUGH, "membership"),
-        100,
+        60,
     ),
 )
 """See :mod:`cluster.simulation.bugs`."""

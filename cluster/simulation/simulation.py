@@ -24,7 +24,7 @@ from consensus.effects import Effect, Event
 from consensus.errors import GridPactError
 
 MEMORY_EVERY = 16
-MOST_EVENTS = 1_000_000
+MOST_EVENTS = 200_000
 """Steps of a run: far more than any good one takes."""
 MASK = (1 << 61) - 1
 BREAKAGES = (GridPactError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
@@ -154,7 +154,7 @@ class Simulation:
 
     def note_step(self, node: Node, event: Event, effects: Sequence[Effect]) -> None:
         """A replica took an event."""
-        self.checker.stepped(node, event)
+        self.checker.stepped(node, event, effects)
         self.fingerprint = (self.fingerprint * 1_000_003 ^ self.now_ms << 16 ^ node.place << 8 ^ len(effects)) & MASK
         self._steps += 1
         if self._steps % MEMORY_EVERY == 0 and node.honest and node.process is not None:

@@ -88,12 +88,13 @@ def show_bugs(report: BugReport, json_path: str | None, markdown: Path | None) -
                 catch.bug,
                 str(catch.nodes),
                 ", ".join(catch.checkers) or "nobody",
+                str(catch.first) if catch.caught else "-",
                 f"{catch.median:g}" if catch.caught else "-",
                 str(catch.allowed),
             )
             for catch in report.bugs
         )
-        print_table("Planted bugs", ("bug", ">nodes", "caught by", ">seeds, median", ">allowed"), rows)
+        print_table("Planted bugs", ("bug", ">nodes", "caught by", ">first seed", ">median", ">allowed"), rows)
     if report.missed:
         raise RunError(f"not caught: {', '.join(report.missed)}")
 

@@ -21,6 +21,8 @@ ONCE_FAILED = [
     (5, 271, "certificates lost with the power were not asked for while the chain moved, until all others had pruned them"),
     (4, 1149, "a replica without certificates stayed in an epoch that the others had left"),
     (4, 1026, "a validator that lost its blocks but not its votes"),
+    (7, 10, "a node stopped because it wanted to prune up to a block whose certificate it had lost"),
+    (6, 100_048, "two of seven replicas left their view alone, of whom six were there when the run began: that is no more than f"),
     (4, 136, "two validators lost their vote logs, one epoch after the other"),
 ]
 """Seeds that failed when they were found (the schedules of these numbers may have changed since), with their cause."""

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from cluster.broker import BrokerUser, write_access_files, write_mosquitto_config
+from cluster.ports import free_ports
 from contracts.topics import BrokerAddress, parse_broker_url
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,20 +46,13 @@ async def until(condition: Callable[[], object], what: str, deadline_s: float = 
         await asyncio.sleep(0.02)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 class RealBroker:
     """One broker process on a fixed port; ``kind`` is "amqtt" or "mosquitto"."""
 
     def __init__(self, kind: str, folder: Path, users: Sequence[BrokerUser]) -> None:
         self.kind = kind
         self.folder = folder
-        self.port = free_port()
+        self.port = next(free_ports())
         self.address: BrokerAddress = parse_broker_url(f"mqtt://127.0.0.1:{self.port}")
         self.passwords, self.access = write_access_files(folder / "access", "main", users)
         self._process: asyncio.subprocess.Process | None = None

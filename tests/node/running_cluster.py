@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import socket
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cluster import ports
 from consensus.crypto import Ed25519Signer
 from consensus.transaction import sign_transaction
 from contracts.calls import Transfer
@@ -21,14 +22,7 @@ HOUR_MS = 3_600_000
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    return list(itertools.islice(ports.free_ports(), count))
 
 
 def member(number: int) -> Ed25519Signer:

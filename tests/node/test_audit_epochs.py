@@ -19,7 +19,7 @@ from node.key_value import Database, open_database
 from node.snapshot_file import SnapshotFile, adopt_snapshot_file, write_snapshot_file
 from node.snapshots import SNAPSHOTS_FOLDER, SnapshotShelf, stored_snapshots
 from node.store_layout import EPOCH_PREFIX
-from node.vote_log import VoteLog
+from node.vote_log import VoteLog, cut_mark
 from tests.node.audit_chain import NODES
 from tests.node.epoch_store import DECIDED, LAST_OF_EPOCH_0, build_epochs, epoch_genesis
 from tests.node.in_place import leave_in_place
@@ -170,12 +170,15 @@ def test_a_snapshot_carries_the_proofs_with_it(chain: Path, tmp_path: Path, gene
     assert (report.faults, report.replayed_from) == ((), HEIGHTS)
 
 
+OTHER_LOG = b"another log now."
+
+
 def test_votes_of_an_epoch_that_names_another_log_are_found(chain: Path, genesis: Genesis) -> None:
     """Whoever votes with a log that is not the one of its seat may have signed something else before, and forgot it."""
-    edit(chain / "votes", lambda database: database.write([(b"m/id", b"another log now.")], sync=True))
+    edit(chain / "votes", lambda database: database.write([(b"m/id", OTHER_LOG), (b"m/cut", cut_mark(OTHER_LOG, 0))], sync=True))
     report = audit(chain, genesis)
     assert what(report) == {"vote log"}
-    assert all("belongs to another vote log" in fault.detail for fault in report.faults)
+    assert all("belongs to another vote log" in fault.detail for fault in report.faults), report.faults
     assert len(report.faults) == HEIGHTS
 
 

@@ -3,27 +3,40 @@
 from pathlib import Path
 
 from consensus.block import decode_batch
-from node.batch_size import FEWEST, BatchSize
+from node.batch_size import FEWEST, FIRST, BatchSize
 from node.intake import HTTP
 from tests.node.test_channel_input import OneChannel, signed
 
 
-def test_the_limit_halves_while_the_loop_is_late_and_comes_back() -> None:
-    size = BatchSize(1_000, 500)
-    size.note_lateness(500)
-    assert size.limit == 1_000
-    size.note_lateness(501)
-    assert size.limit == 500
-    for _ in range(20):
-        size.note_lateness(5_000)
-    assert size.limit == FEWEST
+def grown(size: BatchSize, most: int) -> int:
+    """Execute full blocks in time until the limit is the most; return how many it took."""
     steps = 0
-    while size.limit < 1_000:
+    while size.limit < most:
         before = size.limit
+        size.note_block(size.limit)
         size.note_lateness(0)
         assert size.limit > before
         steps += 1
-    assert 10 < steps < 30
+    return steps
+
+
+def test_the_limit_grows_with_blocks_in_time_and_falls_at_once_while_the_loop_is_late() -> None:
+    size = BatchSize(1_000, 500)
+    assert size.limit == FIRST
+    for _ in range(10):
+        size.note_block(20)
+        size.note_lateness(500)
+    assert size.limit == FIRST, "small blocks say nothing about large ones"
+    assert grown(size, 1_000) < 10
+    size.note_lateness(501)
+    assert size.limit == 500
+    size.note_block(500)
+    size.note_lateness(5_000)
+    assert size.limit == 50, "what takes ten times too long is cut to a tenth"
+    for _ in range(20):
+        size.note_lateness(5_000)
+    assert size.limit == FEWEST
+    assert grown(size, 1_000) < 25
     tiny = BatchSize(1, 500)
     tiny.note_lateness(5_000)
     assert tiny.limit == 1

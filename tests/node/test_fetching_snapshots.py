@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,12 +37,15 @@ def shelved(cluster: ChangingCluster, *indices: int) -> Callable[[Statuses], boo
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Cut states into many chunks, and note which node serves which."""
+    """Cut states into many chunks, and note which node serves which. The first one takes its time, so that the offers of others come."""
     found: list[tuple[str, int]] = []
-    serve = SnapshotShelf.chunk
+    serve, several = SnapshotShelf.chunk, threading.Event()
 
     def chunk(self: SnapshotShelf, height: int, index: int) -> bytes | None:
         found.append((self.folder.parents[2].name, index))
+        if len({node for node, _ in found}) > 1:
+            several.set()
+        several.wait(0.5)
         return serve(self, height, index)
 
     monkeypatch.setattr(SnapshotShelf, "chunk", chunk)
