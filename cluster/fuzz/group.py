@@ -156,7 +156,7 @@ class Group:
         self.cut, self.deaf = frozenset((FAULTY,)), frozenset()
         self._mail[FAULTY].clear()
         goal, end_ms = self.chain.height + CALM_BLOCKS, self.now_ms + CALM_MS
-        while any(seat.replica.status(self.now_ms).certified < goal for seat in self.honest):
+        while any(seat.certified < goal for seat in self.honest):
             if self.now_ms >= end_ms:
                 raise LawBrokenError(f"the honest ones do not go on, though all is calm: {self._standing(goal)}")
             for _ in range(CALM_ROUNDS):

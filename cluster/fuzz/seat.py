@@ -175,6 +175,11 @@ class Seat:
             batch = fresh_batch(replica.view, seat, self._chain.headers[self.height], tuple(list(self.pending)[: 1 + replica.in_flight]))
             self._perform(replica.step(Propose(batch), now_ms))
 
+    @property
+    def certified(self) -> int:
+        """Height of the last block whose certificate is on the disk."""
+        return max(self.disk.certificates, default=0)
+
     def submit(self, request: bytes, now_ms: int) -> None:
         """Take a request that the group shall order."""
         if len(self.pending) < MAX_PENDING:

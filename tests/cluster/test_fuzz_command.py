@@ -64,6 +64,15 @@ def test_a_planted_fault_is_found_and_replayed(name: str, tmp_path: Path) -> Non
     assert "every input was taken, or refused as documented" in repaired.stdout
 
 
+def test_a_process_that_cannot_even_begin_is_one_line(tmp_path: Path) -> None:
+    plant = tmp_path / "plant"
+    plant.mkdir()
+    (plant / "sitecustomize.py").write_text("import os, sys\nif 'cluster.fuzz.worker' in sys.orig_argv:\n    os._exit(3)\n")
+    done = gridpact("fuzz", "--target", "calls", "--inputs", "5", "--jobs", "2", plant=plant, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["gridpact: calls: the process ended before it had tried anything: it said nothing"]
+
+
 def test_a_clean_run_tells_its_numbers_and_keeps_its_corpus(tmp_path: Path) -> None:
     arguments = (
         "fuzz",
