@@ -146,6 +146,11 @@ class History:
         """Ids that a node has answered OK for: it promised that they will not be lost."""
         return frozenset(self.ids[position] for position, node in enumerate(self.taken_by) if node != NOBODY)
 
+    @property
+    def open_count(self) -> int:
+        """Number of transactions that were acknowledged and not yet seen in a certified block."""
+        return len(self._open)
+
     def open_positions(self) -> list[int]:
         """Return what was acknowledged and not yet seen in a certified block."""
         return list(self._open)

@@ -15,6 +15,7 @@ Sign = Callable[[range, int], list[bytes]]
 """Gives the signed transactions of a stream with these numbers, at a chain time, ms."""
 BATCHES_PER_S = 20
 PORTION = 400
+OPEN_PAUSE_S = 0.05
 LATEST_S = 1.0
 """How far the stream may fall behind before it leaves out what it did not send in time."""
 
@@ -28,11 +29,13 @@ class LoadStream:
         history: where everything is noted.
         client: sends.
         rate: transactions per second.
+        most_open: while so many are acknowledged and not final, nothing new is sent: the cluster cannot keep up. None: no bound.
     """
 
-    def __init__(self, nodes: int, sign: Sign, history: History, client: LoadClient, rate: int) -> None:
+    def __init__(self, nodes: int, sign: Sign, history: History, client: LoadClient, rate: int, most_open: int | None = None) -> None:
         self._nodes = nodes
         self._sign = sign
+        self._most_open = most_open
         self._history = history
         self._client = client
         self._batch = max(1, round(rate / BATCHES_PER_S))
@@ -46,6 +49,8 @@ class LoadStream:
         due_s = time.monotonic()
         for number, batch in enumerate(self._batches()):
             await self._flows.wait()
+            while self._most_open is not None and self._history.open_count >= self._most_open:
+                await asyncio.sleep(OPEN_PAUSE_S)
             self._send(batch, number % self._nodes)
             due_s = max(due_s + self._pause_s, time.monotonic() - LATEST_S)
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))

@@ -39,6 +39,8 @@ CAST = 250
 CALIBRATION_S = 15.0
 SAMPLE_S = 5.0
 CHECK_EVERY_S = 300.0
+MOST_OPEN_S = 10
+"""So many seconds of load may be under way; if the cluster cannot keep up, less is sent, and the result shows it."""
 ATTEMPT_TIMEOUT_S, BLOCK_TIMEOUT_S = 10.0, 5.0
 ARCHIVE = "\n[snapshots]\nfetch = false\n"
 
@@ -131,7 +133,7 @@ async def run_soak(settings: SoakSettings, report: Report) -> SoakResult:
         history = History()
         watch = BlockWatch(session, lab.urls, history, time.monotonic, BLOCK_TIMEOUT_S)
         client = LoadClient(session, lab.urls, history, time.monotonic, ATTEMPT_TIMEOUT_S)
-        load = LoadStream(settings.nodes, SoakStream(lab.genesis, cast).sign, history, client, rate)
+        load = LoadStream(settings.nodes, SoakStream(lab.genesis, cast).sign, history, client, rate, MOST_OPEN_S * rate)
         stage = Stage(lab, session, history, watch, load, None)
         return await _Soak(settings, stage, cast, rate, report).run()
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from consensus import state_transfer
 from consensus.block import Certificate
 from consensus.checkpoint import certify
+from consensus.committee import Committee, committee_of
 from consensus.effects import Adopt, ServeBlocks
 from consensus.errors import InvariantViolation, PeerFault, Suspicion
 from consensus.messages import (
@@ -29,23 +30,23 @@ from consensus.messages import (
     VoteMessage,
     body_digest,
 )
-from consensus.state import Adoption, Peer, Turn
+from consensus.state import FETCH_TIMEOUT_MS, Adoption, Peer, Turn
 from consensus.vouching import adopt_vouched, fetch_vouched, is_vouched, serve_vouched
 
 BLOCKS_PER_FETCH = 32
-FETCH_TIMEOUT_MS = 2_000
 MAX_FETCHED = 256
 MAX_PEERS = 256
 SMALL_ANSWER_BYTES = 1024 * 1024
 
 
 def send_status(turn: Turn) -> None:
-    """Tell everybody where this replica stands (if it has a seat), and ask again for what is still missing."""
+    """Tell everybody where this replica stands (if it has a seat, or has just left one), and ask again for what is still missing."""
     state = turn.state
     state.next_status_ms = turn.now_ms + turn.config.status_interval_ms
-    if turn.may_vote:
+    seat = _last_seat(turn)
+    if seat is not None:
         body = StatusBody(state.view, state.changing, state.executed, state.certified, state.first, state.certificate)
-        turn.broadcast(StatusMessage(turn.sign(Kind.STATUS, state.view, 0, body_digest(body)), body), everybody=True)
+        turn.broadcast(StatusMessage(seat.sign(Kind.STATUS, state.view, 0, body_digest(body)), body), everybody=True)
     for digest in state.missing:
         turn.broadcast(FetchBatch(digest))
     if state.stuck_at == state.certified:
@@ -53,6 +54,22 @@ def send_status(turn: Turn) -> None:
         fetch_vouched(turn)
     state.stuck_at = state.certified
     state_transfer.go_on(turn)
+
+
+def _last_seat(turn: Turn) -> Committee | None:
+    """Return the committee that this replica speaks as a member of: the present one, or the one that it has just left.
+
+    Whoever leaves may be the only one who has the certificates of the last blocks of its epoch: the others could never follow if it went
+    silent. When the first block of the new epoch is certified, enough others have all these. Followers say nothing.
+    """
+    if turn.may_vote:
+        return turn.committee
+    config, state, present = turn.config, turn.state, turn.committee.validators
+    before = next((one for one in state.epochs if one.epoch == present.epoch - 1), None)
+    if before is None or state.certified >= present.first_height:
+        return None
+    committee = committee_of(before, config.name, config.signers, state.log, config.channel_index)
+    return committee if committee.index is not None else None
 
 
 def on_status(turn: Turn, peer_name: str, message: StatusMessage) -> None:
@@ -194,9 +211,7 @@ def fetch_blocks(turn: Turn, *, stuck: bool = False) -> None:
         reach = state.reach(peer, turn.config.window)
         if not peer.first <= first <= reach or first > state.certified + MAX_FETCHED:
             continue
-        peer.fetch_first, peer.fetch_last = first, min(reach, first + BLOCKS_PER_FETCH - 1)
-        peer.fetch_deadline_ms = turn.now_ms + FETCH_TIMEOUT_MS
-        turn.send(name, FetchBlocks(peer.fetch_first, peer.fetch_last))
+        turn.send(name, peer.ask_for_blocks(first, min(reach, first + BLOCKS_PER_FETCH - 1), turn.now_ms))
         first = peer.fetch_last + 1
 
 
@@ -218,14 +233,16 @@ def on_fetch_blocks(turn: Turn, peer: str, message: FetchBlocks) -> None:
 def on_blocks(turn: Turn, peer: str, message: BlocksMessage) -> None:
     """Take certified blocks of this replica's future; certificates are checked before anything else is done with them.
 
+    They may come late: on a slow link all do, and if late ones were thrown away a replica behind it would never get anywhere.
+
     Raises:
         PeerFault: a certificate does not check.
     """
     state = turn.state
     known = state.peers.get(peer)
-    if known is None or known.fetch_deadline_ms is None:
+    if known is None or not known.fetch_owed:
         return
-    known.fetch_deadline_ms = None
+    known.fetch_deadline_ms, known.fetch_owed = None, False
     if _is_poor(message, known):
         known.fetch_failures += 1
     taken = False
@@ -234,7 +251,6 @@ def on_blocks(turn: Turn, peer: str, message: BlocksMessage) -> None:
         if (
             height in state.fetched
             or (height <= state.executed and height in state.held)
-            or not known.fetch_first <= height <= known.fetch_last
             or not state.certified < height <= state.certified + MAX_FETCHED
         ):
             continue

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from consensus.crypto import Signer
-from consensus.messages import ValidatorSet
+from consensus.errors import InvariantViolation
+from consensus.messages import Kind, ValidatorSet, Vote, sign_vote
 from consensus.quorum import Quorums
 
 
@@ -39,6 +40,16 @@ class Committee:
         """Return the name of a validator; of a number that is none, the number."""
         names = self.validators.names
         return names[index] if 0 <= index < len(names) else f"validator {index}"
+
+    def sign(self, kind: Kind, view: int, sequence: int, digest: bytes) -> Vote:
+        """Return this replica's signed vote from its seat.
+
+        Raises:
+            InvariantViolation: it has none in this epoch.
+        """
+        if self.signer is None or self.index is None:
+            raise InvariantViolation(f"{kind.name.lower()} for sequence {sequence} of view {view} without a seat in epoch {self.epoch}")
+        return sign_vote(self.signer, self.validators.domain, kind, view, sequence, digest, self.index)
 
     def index_of(self, name: str) -> int | None:
         """Return the seat of a node, None if it has none."""

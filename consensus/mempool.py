@@ -95,12 +95,12 @@ class Mempool:
             return ADDED
         return answer
 
-    def select(self, max_transactions: int, max_bytes: int) -> list[Transaction]:
-        """Return the oldest waiting transactions that fit into one batch (each costs its raw bytes)."""
+    def select(self, max_transactions: int, max_bytes: int, time_ms: int = 0) -> list[Transaction]:
+        """Return the oldest waiting transactions that fit into one batch (each costs its raw bytes) and may execute at ``time_ms``."""
         chosen: list[Transaction] = []
         total = 0
         for entry in self._entries.values():
-            if entry.reserved_by is not None:
+            if entry.reserved_by is not None or entry.transaction.body.valid_until_ms < time_ms:
                 continue
             size = len(entry.transaction.raw)
             if len(chosen) >= max_transactions or total + size > max_bytes:

@@ -13,8 +13,9 @@ from consensus.codec import encode
 from consensus.committee import Committee
 from consensus.crypto import Signer, Verify, verify
 from consensus.effects import Broadcast, Effect, Evidence, Fault, LogRecord, Persist, Send
-from consensus.errors import InvariantViolation, PeerFault, Suspicion
+from consensus.errors import PeerFault, Suspicion
 from consensus.messages import (
+    FetchBlocks,
     Kind,
     Message,
     NewViewMessage,
@@ -22,11 +23,13 @@ from consensus.messages import (
     ViewChangeBody,
     ViewChangeMessage,
     Vote,
-    sign_vote,
 )
 from consensus.messages import PreparedProof as Proof
 from consensus.quorum import Quorums
 from consensus.snapshot import SnapshotManifest
+
+FETCH_TIMEOUT_MS = 2_000
+MAX_DOUBLINGS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +108,11 @@ class Peer:
         still: how often in a row it stood where it stood before.
         executed, certified: what it says it executed, and has certificates up to; is_proven: it has shown that.
         first: lowest height that it serves a block of.
-        fetch_deadline_ms: until when its answer to a request for blocks is awaited; None if nothing was asked.
-        fetch_first, fetch_last: the blocks asked for.
+        fetch_deadline_ms: until when its answer to a request for blocks is waited for before others are asked; None if nothing was asked.
+        fetch_first, fetch_last: the blocks asked for. fetch_owed: no answer came yet; a late one is welcome.
         fetch_failures: requests that it did not answer, or badly, since a block of it was good.
         rest_until_ms: until when it is asked for no blocks, after it sent bad ones.
-        offer_deadline_ms: until when its answer to a request for a snapshot is awaited.
+        offer_deadline_ms: until when its answer to a request for a snapshot is waited for; offer_owed: none came yet.
         offer_height: the lowest that will do. offer_rest_ms: until when it is not asked again.
         offer_failures: snapshots that it did not offer, or did not deliver.
     """
@@ -125,12 +128,20 @@ class Peer:
     fetch_deadline_ms: int | None = None
     fetch_first: int = 0
     fetch_last: int = 0
+    fetch_owed: bool = False
     fetch_failures: int = 0
     rest_until_ms: int = 0
     offer_deadline_ms: int | None = None
+    offer_owed: bool = False
     offer_height: int = 0
     offer_rest_ms: int = 0
     offer_failures: int = 0
+
+    def ask_for_blocks(self, first: int, last: int, now_ms: int) -> FetchBlocks:
+        """Return the request for some blocks, and note it. Whoever was late before, or answered badly, gets more time, up to a bound."""
+        self.fetch_first, self.fetch_last, self.fetch_owed = first, last, True
+        self.fetch_deadline_ms = now_ms + (FETCH_TIMEOUT_MS << min(self.fetch_failures, MAX_DOUBLINGS))
+        return FetchBlocks(first, last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,12 +350,7 @@ class Turn:
         Raises:
             InvariantViolation: it has no seat in this epoch.
         """
-        committee = self.committee
-        if committee.signer is None or committee.index is None:
-            raise InvariantViolation(
-                f"{kind.name.lower()} for sequence {sequence} of view {view} without a seat in epoch {committee.epoch}"
-            )
-        return sign_vote(committee.signer, committee.validators.domain, kind, view, sequence, digest, committee.index)
+        return self.committee.sign(kind, view, sequence, digest)
 
     def checks(self, vote: Vote) -> bool:
         """Tell whether a vote is of the present epoch and signed by the validator that it names."""

@@ -26,6 +26,7 @@ OFFER_TIMEOUT_MS = 2_000
 CHUNK_TIMEOUT_MS = 4_000
 MAX_FAILURES = 3
 MAX_DOUBLINGS = 8
+MAX_PATIENCE = 3
 TRANSFER_MS, CHUNK_MS = 20_000, 1_000
 """A transfer may take so long, and so much more for each of its chunks."""
 
@@ -60,7 +61,7 @@ def _ask_for_offers(turn: Turn, gap: int) -> None:
     fewest = min((peer.offer_failures for peer in candidates.values()), default=0)
     for name, peer in candidates.items():
         if peer.offer_failures == fewest and peer.offer_deadline_ms is None and turn.now_ms >= peer.offer_rest_ms:
-            peer.offer_deadline_ms = turn.now_ms + OFFER_TIMEOUT_MS
+            peer.offer_deadline_ms, peer.offer_owed = turn.now_ms + OFFER_TIMEOUT_MS, True
             peer.offer_height = state.executed + gap // 2 + 1 if can_serve else wanted
             turn.send(name, FetchSnapshot(peer.offer_height))
 
@@ -91,9 +92,9 @@ def on_snapshot(turn: Turn, peer_name: str, message: SnapshotMessage) -> None:
     """
     state = turn.state
     peer = state.peers.get(peer_name)
-    if peer is None or peer.offer_deadline_ms is None:
+    if peer is None or not peer.offer_owed:
         return
-    peer.offer_deadline_ms = None
+    peer.offer_deadline_ms, peer.offer_owed = None, False
     try:
         manifest = decode_manifest(message.manifest)
         header, epochs = verify_snapshot(turn.state.epochs, manifest, turn.config.check)
@@ -148,7 +149,8 @@ def _ask_for_chunks(turn: Turn, transfer: Transfer) -> None:
         index = next(wanted, None)
         if index is None:
             return
-        transfer.asked[name] = (index, turn.now_ms + CHUNK_TIMEOUT_MS)
+        patience_ms = CHUNK_TIMEOUT_MS << min(turn.state.peers[name].offer_failures, MAX_PATIENCE)
+        transfer.asked[name] = (index, turn.now_ms + patience_ms)
         turn.send(name, FetchChunk(transfer.height, index))
 
 

@@ -16,10 +16,8 @@ from __future__ import annotations
 
 from consensus.block import Certificate, CertifiedBlock
 from consensus.effects import Adopt, ServeBlocks
-from consensus.messages import FetchBlocks, make_certificate
+from consensus.messages import make_certificate
 from consensus.state import Adoption, Turn
-
-FETCH_TIMEOUT_MS = 2_000
 
 
 def vouched_hash(turn: Turn, height: int) -> bytes | None:
@@ -43,10 +41,7 @@ def fetch_vouched(turn: Turn) -> None:
     ]
     if peers:
         name = min(peers, key=lambda name: (state.peers[name].fetch_failures, name))
-        peer = state.peers[name]
-        peer.fetch_first = peer.fetch_last = height
-        peer.fetch_deadline_ms = turn.now_ms + FETCH_TIMEOUT_MS
-        turn.send(name, FetchBlocks(height, height))
+        turn.send(name, state.peers[name].ask_for_blocks(height, height, turn.now_ms))
 
 
 def serve_vouched(turn: Turn, peer: str, height: int) -> None:

@@ -147,7 +147,7 @@ class Channel(ChannelReports):
         now_ms, gone = self.clock.monotonic_ms(), []
         for transaction_id, raw in self.store.pending():
             transaction = decode_transaction(raw)
-            if self.application.process_proposal([transaction], self.clock.now_ms()).ok:
+            if self._desk.may_execute(transaction):
                 self._mempool.add(transaction, now_ms, forced=True)
                 self._intake.restored(transaction_id)
             else:
@@ -167,13 +167,13 @@ class Channel(ChannelReports):
             self._desk.size.note_lateness(now_ms - before_ms - int(HOUSEKEEPING_S * 1_000))
             self._bodies.ask_again()
             old = self._mempool.waiting_since(now_ms - SHARE_AGAIN_MS, SHARE_AGAIN_MOST)
-            late = self._desk.drop_inadmissible(old, self.clock.now_ms())
+            late = self._desk.drop_inadmissible(old)
             if late:
                 self._intake.gone([transaction.id for transaction in late])
                 log.warning("transactions can no longer execute", count=len(late), first=late[0].id.hex())
             left = [transaction for transaction in old if transaction.id in self._mempool]
             self._door.share([transaction.raw for transaction in self._reminders.due(left, now_ms)])
-            await self._clerk.work(self.is_level())
+            await self._clerk.work(self.is_level(self.genesis.consensus.window // 2))
             self._metrics.mempool_transactions.set(len(self._mempool))
             self._metrics.mempool_bytes.set(self._mempool.size_bytes)
             self._driver.wake()

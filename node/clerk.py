@@ -79,7 +79,7 @@ class Clerk:
         """Send what is due. Call it at intervals.
 
         Args:
-            is_level: whether this node has caught up with the others.
+            is_level: whether this node has caught up with the others, or nearly: a new epoch begins more than a window later.
         """
         signer, now_ms = self._signer(), self._clock.monotonic_ms()
         if signer is None or not is_level or self._is_under_way(now_ms):

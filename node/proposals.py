@@ -73,8 +73,8 @@ class ProposalDesk:
             seat: of this validator in the present epoch.
             wants_block: a block is wanted even if it is empty.
         """
-        candidates = self._mempool.select(self.size.limit, self._rules.max_batch_bytes)
         now_ms = self._clock.now_ms()
+        candidates = self._mempool.select(self.size.limit, self._rules.max_batch_bytes, now_ms)
         if not candidates:
             deadline_ms = self._application.next_deadline_ms()
             is_due = deadline_ms is not None and deadline_ms <= now_ms
@@ -93,19 +93,28 @@ class ProposalDesk:
         return batch
 
     def _admissible(self, candidates: list[Transaction], time_ms: int) -> list[Transaction]:
-        """Drop what this replica itself would refuse to prepare."""
+        """Leave out what this replica itself would refuse to prepare."""
         if self._application.process_proposal(candidates, time_ms).ok:
             return candidates
-        bad = {transaction.id for transaction in self.drop_inadmissible(candidates, time_ms)}
-        good = [transaction for transaction in candidates if transaction.id not in bad]
+        self.drop_inadmissible(candidates)
+        good = [transaction for transaction in candidates if self._application.process_proposal([transaction], time_ms).ok]
         return good if self._application.process_proposal(good, time_ms).ok else good[:1]
 
-    def drop_inadmissible(self, candidates: Sequence[Transaction], time_ms: int) -> list[Transaction]:
-        """Forget those that no batch may name any more (expired, nonce spent, key replaced), and return them."""
-        bad = [one for one in candidates if not self._application.process_proposal([one], time_ms).ok]
+    def drop_inadmissible(self, candidates: Sequence[Transaction]) -> list[Transaction]:
+        """Forget those that no batch may name any more (expired, nonce spent, key replaced), and return them.
+
+        Expired is what was over when the last block was made. By its own clock a node only leaves out: it may be wrong, and what was
+        promised must not be lost for that.
+        """
+        bad = [one for one in candidates if not self.may_execute(one)]
         self._mempool.discard(transaction.id for transaction in bad)
         self._store.drop_pending([transaction.id for transaction in bad])
         return bad
+
+    def may_execute(self, transaction: Transaction) -> bool:
+        """Tell whether a block after the last one may name a transaction."""
+        head = self._store.head()
+        return self._application.process_proposal([transaction], head.time_ms if head is not None else 0).ok
 
     def proposed(self, sequence: int, batch: bytes) -> None:
         """Note that an own batch is in flight."""

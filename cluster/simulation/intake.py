@@ -80,10 +80,10 @@ class Intake:
 
     def restore(self) -> None:
         """Take the transactions back that were taken in before a stop and not executed."""
-        gone = []
+        gone, head = [], self._store.head()
         for transaction_id, raw in self._store.pending():
             transaction = decode_transaction(raw)
-            if self._application.process_proposal([transaction], self._clock.now_ms()).ok:
+            if self._application.process_proposal([transaction], head.time_ms if head is not None else 0).ok:
                 self._mempool.add(transaction, self._clock.monotonic_ms(), forced=True)
             else:
                 gone.append(transaction_id)

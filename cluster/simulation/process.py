@@ -164,7 +164,7 @@ class Process:
         self.clerk.work()
         old = self.mempool.waiting_since(now_ms - SHARE_AGAIN_MS, SHARE_AGAIN_MOST)
         if old:
-            self.desk.drop_inadmissible(old, self.clock.now_ms())
+            self.desk.drop_inadmissible(old)
         left = [transaction for transaction in old if transaction.id in self.mempool]
         self._share([transaction.raw for transaction in self._reminders.due(left, now_ms)])
 

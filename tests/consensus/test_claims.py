@@ -198,6 +198,28 @@ def test_a_trickle_of_one_good_block_at_a_time_does_not_hold_the_whole_range() -
     assert lone.status.certified == 200, f"after a minute at {lone.status.certified} of 200"
 
 
+@pytest.mark.parametrize("delay_ms", [2_500, 7_000])
+def test_answers_that_take_longer_than_its_patience_are_taken_all_the_same(delay_ms: int) -> None:
+    """On a slow link, or a machine that does too much, all answers are late. It asks others meanwhile, and takes what comes."""
+    chain, lone = chain_to(100), Lone(3)
+    under_way: list[tuple[int, int, Message]] = []
+
+    def answer(to: int, message: Message) -> Sequence[Message]:
+        under_way.extend((lone.cluster.now_ms + delay_ms, to, one) for one in honest(chain)(to, message))
+        return ()
+
+    lone.answer = answer
+    for _ in range(4 * 60):
+        for peer in (LIAR, *OTHERS):
+            lone.host.step(Received(name(peer), status_by(chain, peer, 100, 1)))
+        lone.wait(250)
+        for due in [one for one in under_way if one[0] <= lone.cluster.now_ms]:
+            under_way.remove(due)
+            lone.host.step(Received(name(due[1]), due[2]))
+    assert lone.status.certified == 100
+    assert not lone.faults
+
+
 def test_a_result_that_differs_from_the_certified_one_is_never_overwritten_in_silence() -> None:
     """Its own block 20 is another one than everybody's: a broken disk."""
     chain, own = chain_to(45), chain_to(19)

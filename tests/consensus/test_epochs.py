@@ -6,11 +6,11 @@ import random
 
 import pytest
 
-from consensus.messages import Kind, Message, Vote
+from consensus.messages import Kind, Message, StatusMessage, Vote, VoteMessage
 from consensus.validators import set_at
 from tests.consensus.plain_ledger import WINDOW, set_batch, signer
 from tests.consensus.scenes import in_epoch, seat
-from tests.consensus.virtual_cluster import VirtualCluster, name
+from tests.consensus.virtual_cluster import Host, VirtualCluster, name
 
 SIZES = (4, 5, 6, 7)
 
@@ -220,11 +220,18 @@ def test_who_has_only_the_new_key_follows_until_the_boundary_and_votes_from_ther
     assert host.replica.committee.index == 2
 
 
+def has_begun(host: Host) -> bool:
+    """Whether a block of the epoch that this node is in has its certificate."""
+    return host.replica.status(0).certified >= host.replica.committee.validators.first_height
+
+
 def test_a_removed_validator_follows() -> None:
     cluster = VirtualCluster(5, seed=8)
     cluster.start()
     cluster.submit(set_batch(removed=(name(0),)))
     assert cluster.run(5_000, in_epoch(cluster, 1))
+    cluster.submit(b"first of the new epoch")
+    assert cluster.run(5_000, lambda: all(has_begun(host) for host in cluster.hosts))
     said: list[Message] = []
 
     def listen(sender: int, _: int, message: Message) -> Message:
@@ -292,3 +299,24 @@ def test_the_whole_site_loses_power_again_and_again_around_the_boundary(seed: in
     assert cluster.run(60_000, lambda: in_epoch(cluster, 1)() and cluster.everybody_has(wanted))
     assert cluster.run(5_000, lambda: all(len(host.disk.certificates) == host.disk.height for host in cluster.hosts))
     assert_certified(cluster)
+
+
+def test_who_leaves_with_the_last_certificates_of_its_epoch_still_tells_the_others() -> None:
+    """Its own votes on these blocks were lost under way, and went from its log; another is silent. The others could not go on alone."""
+    cluster, leaver, silent, rest = VirtualCluster(5, seed=7), 0, 1, (2, 3, 4)
+    cluster.start()
+
+    def lose(sender: int, to: int, message: Message) -> Message | None:
+        height = cluster.hosts[leaver].disk.height
+        is_checkpoint = isinstance(message, VoteMessage) and message.vote.kind == Kind.CHECKPOINT
+        if to in rest and sender in (leaver, silent) and height > 2 and (is_checkpoint or isinstance(message, StatusMessage)):
+            return None
+        return message
+
+    cluster.intercept = lose
+    cluster.submit(set_batch(removed=(name(leaver),)), rest)
+    assert cluster.run(60_000, lambda: cluster.hosts[leaver].replica.committee.epoch == 1)
+    assert all(cluster.hosts[one].replica.committee.epoch == 0 for one in rest)
+    cluster.intercept = lambda sender, to, message: None if sender == silent else message
+    cluster.submit(b"after", rest)
+    assert cluster.run(60_000, lambda: all(cluster.hosts[one].disk.ledger.has(b"after") for one in rest))

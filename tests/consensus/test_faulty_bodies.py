@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from consensus.block import Batch, Block, Certificate, CertifiedBlock, batch_digest
+from consensus.block import Batch, Block, Certificate, CertifiedBlock, batch_digest, decode_batch
 from consensus.codec import encode
 from consensus.crypto import Ed25519Signer
 from consensus.effects import AdoptionFailed, Executed
@@ -75,9 +75,30 @@ async def test_an_accepted_transaction_outlives_a_foreign_envelope_of_it(tmp_pat
         (answer,) = await one.channel.submit([real.raw], "http")
         assert answer.code == "OK"
         waiting = one.channel._mempool.waiting_since(one.channel.clock.monotonic_ms(), 10)
-        one.channel._desk.drop_inadmissible(waiting, one.channel.clock.now_ms())
+        one.channel._desk.drop_inadmissible(waiting)
         assert one.channel.find(real.id) == "pending"
         assert dict(one.store.pending()) == {real.id: real.raw}
+
+
+async def test_a_clock_that_is_ahead_loses_nothing_that_was_promised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its own time it is over. The node does not propose it, but keeps it, also over a restart, until a block of that time is made."""
+    async with OneChannel(tmp_path / "home") as one:
+        real, day_ms = decode_transaction(signed()), 24 * 3_600_000
+        (answer,) = await one.channel.submit([real.raw], "http")
+        assert answer.code == "OK"
+        right = one.channel.clock.now_ms
+        desk = one.channel._desk
+        monkeypatch.setattr(one.channel.clock, "now_ms", lambda: right() + day_ms)
+        waiting = one.channel._mempool.waiting_since(one.channel.clock.monotonic_ms(), 10)
+        assert waiting == [real]
+        assert desk.drop_inadmissible(waiting) == []
+        ahead = desk.make_batch(1, 0, 0, wants_block=False)
+        assert ahead is None or not decode_batch(ahead).transaction_ids
+        one.channel._restore_pending()
+        assert dict(one.store.pending()) == {real.id: real.raw}
+        monkeypatch.setattr(one.channel.clock, "now_ms", right)
+        batch = desk.make_batch(1, 0, 0, wants_block=False)
+        assert batch is not None and decode_batch(batch).transaction_ids == (real.id,)
 
 
 async def test_the_body_of_a_void_transaction_can_be_had_until_its_block_is_certified(tmp_path: Path) -> None:
