@@ -49,7 +49,7 @@ class LoadStream:
         due_s = time.monotonic()
         for number, batch in enumerate(self._batches()):
             await self._flows.wait()
-            while self._most_open is not None and self._history.open_count >= self._most_open:
+            while self._most_open is not None and self._history.open_count >= self._most_open:  # noqa: ASYNC110 - a history tells nobody
                 await asyncio.sleep(OPEN_PAUSE_S)
             self._send(batch, number % self._nodes)
             due_s = max(due_s + self._pause_s, time.monotonic() - LATEST_S)
