@@ -29,7 +29,7 @@ from consensus.quorum import Quorums
 from consensus.snapshot import SnapshotManifest
 
 FETCH_TIMEOUT_MS = 2_000
-MAX_DOUBLINGS = 4
+MAX_DOUBLINGS = 2
 
 
 @dataclass(frozen=True, slots=True)

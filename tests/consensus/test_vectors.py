@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgpack
 import pytest
@@ -14,11 +14,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from consensus.messages import decode_message
 from consensus.proofs import check_entry_proof, check_transaction_proof, decode_entry_proof, decode_transaction_proof
 from consensus.transaction import decode_transaction, signature_is_valid
-from contracts.calls import decode_call
-from contracts.events import decode_receipt
-from tests.vectors.cases import CALLS, EVENTS, FILES, VALIDATORS, signer
+from contracts.calls import Call, decode_call
+from contracts.events import AnyEvent, decode_receipt
+from tests.vectors.cases import CALLS, EVENTS, FILES, LATER_EVENTS, VALIDATOR_CALLS, VALIDATORS, signer
 
 FOLDER = Path(__file__).parent.parent / "vectors"
+ALL_CALLS = CALLS | VALIDATOR_CALLS
 HOW = "the wire changed; if that is on purpose: python -m tests.vectors, and say so in the changelog"
 
 
@@ -39,7 +40,7 @@ def test_no_file_of_vectors_is_left_unread() -> None:
     assert sorted(path.name for path in FOLDER.glob("*.json")) == sorted(FILES)
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", ALL_CALLS)
 def test_golden_transactions_with_other_libraries(name: str) -> None:
     case = golden("transactions.json")[name]
     _, public_key, body, signature = plain(case["raw"])
@@ -51,11 +52,11 @@ def test_golden_transactions_with_other_libraries(name: str) -> None:
     assert msgpack.packb(plain(case["body"])[5], use_bin_type=True).hex() == case["call"]
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", ALL_CALLS)
 def test_golden_transactions_still_decode(name: str) -> None:
     transaction = decode_transaction(bytes.fromhex(golden("transactions.json")[name]["raw"]))
     assert signature_is_valid(transaction)
-    assert decode_call(bytes(transaction.body.call)) == CALLS[name]
+    assert decode_call(bytes(transaction.body.call)) == ALL_CALLS[name]
 
 
 def test_golden_header_hashes_and_certificate_with_other_libraries() -> None:
@@ -86,8 +87,13 @@ def test_golden_messages_still_decode_and_every_kind_is_there() -> None:
 
 
 def test_golden_receipts_still_decode() -> None:
-    receipt = decode_receipt(bytes.fromhex(golden("receipts.json")["all events"]["bytes"]))
-    assert receipt.events == EVENTS
+    for name, events in (("all events", EVENTS), ("later events", LATER_EVENTS)):
+        assert decode_receipt(bytes.fromhex(golden("receipts.json")[name]["bytes"])).events == events
+
+
+def test_every_call_and_every_event_has_golden_bytes() -> None:
+    assert {type(call) for call in ALL_CALLS.values()} == set(get_args(Call))
+    assert {type(event) for event in (*EVENTS, *LATER_EVENTS)} == set(get_args(AnyEvent))
 
 
 def test_golden_proofs_still_check() -> None:

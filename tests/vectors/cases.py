@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -41,9 +41,23 @@ from consensus.snapshot import make_snapshot
 from consensus.state_tree import StateTree
 from consensus.transaction import decode_transaction, sign_transaction
 from consensus.validators import EpochChange
-from contracts.calls import CancelOrder, PlaceOrder, ResetMeter, SubmitReading, Transfer
+from contracts.calls import (
+    Call,
+    CancelOrder,
+    PlaceOrder,
+    RenewSeat,
+    ReportDoubleSigning,
+    ResetMeter,
+    SubmitReading,
+    Transfer,
+    VoteOnValidators,
+)
 from contracts.events import (
     Billed,
+    DebtRecorded,
+    Defaulted,
+    DoubleSigningRecorded,
+    Member,
     MeterMissing,
     MeterReset,
     OrderAccepted,
@@ -53,13 +67,16 @@ from contracts.events import (
     ReadingAccepted,
     ReadingQuarantined,
     Receipt,
+    SeatRenewed,
     Traded,
     Transferred,
+    ValidatorsChanged,
+    ValidatorVoted,
 )
 
 Case = dict[str, Any]
 DOMAIN = Domain("golden", "main", 0)
-CALLS = {
+CALLS: dict[str, Call] = {
     "transfer": Transfer("bob", 1_250_000, "for the cable"),
     "transfer without memo": Transfer("bob", 1),
     "reading": SubmitReading(41, 1_470_528_900_000, 123_456, 7_890, "ntp", "boot-1", 3_600_000),
@@ -104,20 +121,43 @@ def vote(kind: Kind, view: int, sequence: int, digest: bytes, sender: int) -> Vo
     return sign_vote(signer(sender), DOMAIN, kind, view, sequence, digest, sender)
 
 
-def raw_transactions() -> list[bytes]:
+VALIDATOR_CALLS: dict[str, Call] = {
+    "validator-vote": VoteOnValidators(2, "add", "dc4", signer(4).public_key, "DC5", "dc4.example", 9_000),
+    "validator-vote for a known vote log": VoteOnValidators(
+        2, "add", "dc4", signer(4).public_key, "DC5", log=sha256(b"log of 4").digest()[:16]
+    ),
+    "validator-vote withdrawn": VoteOnValidators(2, "remove", "dc3", approve=False),
+    "seat-renewal": RenewSeat(2, sha256(b"new log").digest()[:16]),
+    "double-signing": ReportDoubleSigning(
+        vote(Kind.PREPARE, 3, 7, sha256(b"one").digest(), 2), vote(Kind.PREPARE, 3, 7, sha256(b"other").digest(), 2)
+    ),
+}
+"""What validators send; not in the golden block, which is older."""
+LATER_EVENTS = (
+    Defaulted("B01", 1_633_920, 0, "under-delivery", 1_200, 900, 20_000),
+    DebtRecorded("B01", 1_633_920, 7_000),
+    ValidatorVoted("dc1", "ab" * 32, 2, "add", "dc4", True, 2, 3),
+    SeatRenewed("dc3", "cd" * 16),
+    ValidatorsChanged(3, 200, (Member("dc0", "ef" * 32, "DC1"), Member("dc4", "01" * 32, "DC5", "dc4.example", 9_000, "cd" * 16))),
+    DoubleSigningRecorded("dc2", "DC3", 0, "prepare", 3, 7, 1, "dc0"),
+)
+
+
+def raw_transactions(calls: Mapping[str, Call] = CALLS) -> list[bytes]:
     """One signed transaction per kind of call."""
     return [
         sign_transaction(
             signer(9), chain_id="golden", channel="main", sender="alice", nonce=nonce, valid_until_ms=1_470_529_000_000, call=call
         )
-        for nonce, call in enumerate(CALLS.values())
+        for nonce, call in enumerate(calls.values())
     ]
 
 
 def transactions() -> list[Case]:
     """Envelopes, their bodies and ids."""
     found = []
-    for name, raw in zip(CALLS, raw_transactions(), strict=True):
+    calls = CALLS | VALIDATOR_CALLS
+    for name, raw in zip(calls, raw_transactions(calls), strict=True):
         decoded = decode_transaction(raw)
         envelope = decoded.envelope
         found.append(
@@ -139,7 +179,9 @@ def receipts() -> list[Case]:
     ok = Receipt(sha256(b"a transaction").digest(), "OK", "", EVENTS)
     refused = Receipt(sha256(b"another").digest(), "BAD_QTY", "energy_wh: 0 is not above 0", ())
     due = Receipt(b"", "OK", "", EVENTS[6:])
-    return [{"name": name, "bytes": encode(value).hex()} for name, value in (("all events", ok), ("refused", refused), ("due", due))]
+    later = Receipt(sha256(b"a later one").digest(), "OK", "", LATER_EVENTS)
+    values = (("all events", ok), ("refused", refused), ("due", due), ("later events", later))
+    return [{"name": name, "bytes": encode(value).hex()} for name, value in values]
 
 
 def start_header() -> Header:
