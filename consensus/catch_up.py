@@ -30,7 +30,8 @@ from consensus.messages import (
     VoteMessage,
     body_digest,
 )
-from consensus.state import FETCH_TIMEOUT_MS, Adoption, Peer, Turn
+from consensus.peer import FETCH_TIMEOUT_MS, Peer
+from consensus.state import Adoption, Turn
 from consensus.vouching import adopt_vouched, fetch_vouched, is_vouched, serve_vouched
 
 BLOCKS_PER_FETCH = 32

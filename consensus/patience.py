@@ -11,7 +11,8 @@ Law.
 
 from __future__ import annotations
 
-from consensus.state import Peer, Turn
+from consensus.peer import Peer
+from consensus.state import Turn
 from consensus.view_change import timeout_ms
 
 TOUCH_INTERVALS = 4

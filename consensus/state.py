@@ -15,7 +15,6 @@ from consensus.crypto import Signer, Verify, verify
 from consensus.effects import Broadcast, Effect, Evidence, Fault, LogRecord, Persist, Send
 from consensus.errors import PeerFault, Suspicion
 from consensus.messages import (
-    FetchBlocks,
     Kind,
     Message,
     NewViewMessage,
@@ -25,11 +24,9 @@ from consensus.messages import (
     Vote,
 )
 from consensus.messages import PreparedProof as Proof
+from consensus.peer import Peer
 from consensus.quorum import Quorums
 from consensus.snapshot import SnapshotManifest
-
-FETCH_TIMEOUT_MS = 2_000
-MAX_DOUBLINGS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,51 +94,6 @@ class Slot:
         self.ready = False
         self.prepares.clear()
         self.commits.clear()
-
-
-@dataclass(slots=True)
-class Peer:
-    """What another node last said about itself; trusted for nothing but deciding what to send and whom to ask.
-
-    Attributes:
-        heard_ms: when it last spoke; None if never.
-        still: how often in a row it stood where it stood before.
-        executed, certified: what it says it executed, and has certificates up to; is_proven: it has shown that.
-        first: lowest height that it serves a block of.
-        fetch_deadline_ms: until when its answer to a request for blocks is waited for before others are asked; None if nothing was asked.
-        fetch_first, fetch_last: the blocks asked for. fetch_owed: no answer came yet; a late one is welcome.
-        fetch_failures: requests that it did not answer, or badly, since a block of it was good.
-        rest_until_ms: until when it is asked for no blocks, after it sent bad ones.
-        offer_deadline_ms: until when its answer to a request for a snapshot is waited for; offer_owed: none came yet.
-        offer_height: the lowest that will do. offer_rest_ms: until when it is not asked again.
-        offer_failures: snapshots that it did not offer, or did not deliver.
-    """
-
-    view: int = 0
-    changing: bool = False
-    executed: int = 0
-    certified: int = 0
-    is_proven: bool = True
-    first: int = 1
-    heard_ms: int | None = None
-    still: int = 0
-    fetch_deadline_ms: int | None = None
-    fetch_first: int = 0
-    fetch_last: int = 0
-    fetch_owed: bool = False
-    fetch_failures: int = 0
-    rest_until_ms: int = 0
-    offer_deadline_ms: int | None = None
-    offer_owed: bool = False
-    offer_height: int = 0
-    offer_rest_ms: int = 0
-    offer_failures: int = 0
-
-    def ask_for_blocks(self, first: int, last: int, now_ms: int) -> FetchBlocks:
-        """Return the request for some blocks, and note it. Whoever was late before, or answered badly, gets more time, up to a bound."""
-        self.fetch_first, self.fetch_last, self.fetch_owed = first, last, True
-        self.fetch_deadline_ms = now_ms + (FETCH_TIMEOUT_MS << min(self.fetch_failures, MAX_DOUBLINGS))
-        return FetchBlocks(first, last)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,9 @@ from consensus.effects import AdoptSnapshot, Certified, KeepProofs, ServeChunk, 
 from consensus.epochs import enter_epoch, watch_boundary
 from consensus.errors import DecodeError, InputError, InvariantViolation, PeerFault, Suspicion
 from consensus.messages import ChunkMessage, FetchChunk, FetchSnapshot, SnapshotMessage, ValidatorSet
+from consensus.peer import Peer
 from consensus.snapshot import SnapshotManifest, chunk_objection, decode_chunk, decode_manifest, verify_snapshot
-from consensus.state import Peer, Transfer, Turn
+from consensus.state import Transfer, Turn
 from consensus.validators import set_at
 
 OFFER_TIMEOUT_MS = 2_000

@@ -6,7 +6,7 @@ The host watches what no honest member may do: sign twice for one place, say wha
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from cluster.fuzz.law import LawBrokenError
@@ -60,6 +60,7 @@ from consensus.messages import (
     NewViewMessage,
     PrePrepareMessage,
     SnapshotMessage,
+    ValidatorSet,
     ViewChangeMessage,
     VoteMessage,
     body_digest,
@@ -214,17 +215,8 @@ class Seat:
                 case StageSnapshot() | StageChunk() | AdoptSnapshot():
                     self._take_snapshot(effect)
                 case Evidence() | Diverged():
-                    self._judge(effect)
-
-    def _judge(self, effect: Evidence | Diverged) -> None:
-        """Raise what may never come up while one member only is faulty."""
-        if not self.is_honest:
-            return
-        if isinstance(effect, Diverged):
-            raise LawBrokenError(f"an honest member holds its own block {effect.sequence} for wrong")
-        validators = next((one for one in self.replica.epochs if one.epoch == effect.first.epoch), None)
-        if validators is None or validators.names[effect.first.sender] != FAULTY:
-            raise LawBrokenError(f"an honest member is accused of double signing: {effect.first}, {effect.second}")
+                    if self.is_honest:
+                        _judge(effect, self.replica.epochs)
 
     def _persist(self, records: tuple[LogRecord, ...]) -> None:
         self.disk.records.update({(one.sequence, one.epoch, one.view, one.kind): one for one in records})
@@ -364,3 +356,12 @@ class Seat:
             self._chain.certify(effect.manifest.certificate)
         self._snapshot = self._chain.snapshot(height)
         self.inbox.append(SnapshotAdopted(height, self._chain.epochs(height)))
+
+
+def _judge(effect: Evidence | Diverged, epochs: Sequence[ValidatorSet]) -> None:
+    """Raise what may never come up at an honest member while one member only is faulty."""
+    if isinstance(effect, Diverged):
+        raise LawBrokenError(f"an honest member holds its own block {effect.sequence} for wrong")
+    validators = next((one for one in epochs if one.epoch == effect.first.epoch), None)
+    if validators is None or validators.names[effect.first.sender] != FAULTY:
+        raise LawBrokenError(f"an honest member is accused of double signing: {effect.first}, {effect.second}")
