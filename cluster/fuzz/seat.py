@@ -214,9 +214,8 @@ class Seat:
                     self._serve(effect)
                 case StageSnapshot() | StageChunk() | AdoptSnapshot():
                     self._take_snapshot(effect)
-                case Evidence() | Diverged():
-                    if self.is_honest:
-                        _judge(effect, self.replica.epochs)
+                case Evidence() | Diverged() if self.is_honest:
+                    _judge(effect, self.replica.epochs)
 
     def _persist(self, records: tuple[LogRecord, ...]) -> None:
         self.disk.records.update({(one.sequence, one.epoch, one.view, one.kind): one for one in records})
