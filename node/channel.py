@@ -147,11 +147,12 @@ class Channel(ChannelReports):
         now_ms, gone = self.clock.monotonic_ms(), []
         for transaction_id, raw in self.store.pending():
             transaction = decode_transaction(raw)
-            if self._desk.may_execute(transaction):
+            if self._desk.overdue.is_good_now(transaction):
                 self._mempool.add(transaction, now_ms, forced=True)
-                self._intake.restored(transaction_id)
-            else:
+            elif not self._desk.overdue.take(transaction):
                 gone.append(transaction_id)
+                continue
+            self._intake.restored(transaction_id)
         if gone:
             log.warning("transactions taken in before the stop can no longer execute", count=len(gone))
             self.store.drop_pending(gone)

@@ -149,12 +149,12 @@ class Clerk:
         return answer
 
     def _nonces(self) -> Iterator[int]:
-        """Yield numbers to try: the latest that were left out, then one beyond the reach of others."""
+        """Yield numbers to try: the latest that were left out, then some beyond the reach of others."""
         view = self._application.view
         highest = view.next_nonce(self._name) - 1
         gaps = range(highest - 1, max(0, highest - REACH), -1)
         yield from islice((one for one in gaps if not view.validators.is_spent(self._name, one)), MAX_TRIES)
-        yield highest + REACH
+        yield from range(highest + REACH, highest + REACH - MAX_TRIES, -1)
 
     def _signed(self, signer: Signer, call: Call, nonce: int) -> bytes:
         genesis = self._application.genesis

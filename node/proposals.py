@@ -21,6 +21,7 @@ from node.batch_size import BatchSize
 from node.block_store import ChannelStore
 from node.bodies import Bodies
 from node.clock import Clock
+from node.overdue import Overdue
 
 COALESCE_MS = 20
 
@@ -41,6 +42,7 @@ class ProposalDesk:
 
     Attributes:
         size: of own proposals.
+        overdue: what is over by the own clock only.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class ProposalDesk:
         self._answer = answer
         self._times: dict[int, int] = {}
         self._open: dict[int, _OpenCheck] = {}
+        self.overdue = Overdue(application, mempool, store, clock)
         self.size = BatchSize(rules.max_batch_transactions, rules.view_timeout_ms // 2)
 
     # ------------------------------------------------------------------------------------------------------------ making
@@ -96,25 +99,19 @@ class ProposalDesk:
         """Leave out what this replica itself would refuse to prepare."""
         if self._application.process_proposal(candidates, time_ms).ok:
             return candidates
-        self.drop_inadmissible(candidates)
         good = [transaction for transaction in candidates if self._application.process_proposal([transaction], time_ms).ok]
         return good if self._application.process_proposal(good, time_ms).ok else good[:1]
 
     def drop_inadmissible(self, candidates: Sequence[Transaction]) -> list[Transaction]:
-        """Forget those that no batch may name any more (expired, nonce spent, key replaced), and return them.
+        """Put aside those that no batch may name now (expired, nonce spent, key replaced); return what is forgotten for good.
 
-        Expired is what was over when the last block was made. By its own clock a node only leaves out: it may be wrong, and what was
-        promised must not be lost for that.
+        That includes what was put aside before and may never come back.
         """
-        bad = [one for one in candidates if not self.may_execute(one)]
+        bad = [one for one in candidates if not self.overdue.is_good_now(one)]
         self._mempool.discard(transaction.id for transaction in bad)
-        self._store.drop_pending([transaction.id for transaction in bad])
-        return bad
-
-    def may_execute(self, transaction: Transaction) -> bool:
-        """Tell whether a block after the last one may name a transaction."""
-        head = self._store.head()
-        return self._application.process_proposal([transaction], head.time_ms if head is not None else 0).ok
+        gone = [one for one in bad if not self.overdue.take(one)] + self.overdue.review()
+        self._store.drop_pending([transaction.id for transaction in gone])
+        return gone
 
     def proposed(self, sequence: int, batch: bytes) -> None:
         """Note that an own batch is in flight."""

@@ -9,6 +9,7 @@ from cluster.simulation.workload import Sending
 from cluster.simulation.world import CHAIN_ID, CHANNEL, WINDOW
 from consensus.effects import Evidence
 from consensus.errors import InvariantViolation
+from consensus.mempool import NONCE_IN_USE
 from consensus.transaction import decode_transaction, sign_transaction
 from contracts.calls import Call, RenewSeat, VoteOnValidators, decode_call
 from node import clerk, vote_log
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from cluster.simulation.process import Process
 
 VALIDITY_MS = 60_000
+MAX_TRIES = 8
 
 
 class Clerk:
@@ -58,13 +60,14 @@ class Clerk:
         signer = next((one for one in node.replica_config.signers if one.public_key == key), None)
         if signer is None:
             return
-        nonce = process.application.view.next_nonce(node.name)
+        first = process.application.view.next_nonce(node.name)
         valid_until_ms = process.clock.now_ms() + VALIDITY_MS
-        self._hand_in(
-            sign_transaction(
+        for nonce in range(first, first + MAX_TRIES):
+            raw = sign_transaction(
                 signer, chain_id=CHAIN_ID, channel=CHANNEL, sender=node.name, nonce=nonce, valid_until_ms=valid_until_ms, call=call
             )
-        )
+            if self._hand_in(raw) != NONCE_IN_USE:
+                return
 
     async def _submit(self, raws: Sequence[bytes], _: str) -> list[Submission]:
         return [Submission("", self._hand_in(raw)) for raw in raws]

@@ -13,6 +13,7 @@ from consensus.mempool import ADDED, FULL, KNOWN, Mempool
 from consensus.transaction import Transaction, decode_transaction
 from contracts.application import LedgerApplication
 from node.bodies import Bodies
+from node.overdue import Overdue
 
 
 class Intake:
@@ -78,14 +79,14 @@ class Intake:
             if transaction.id not in self._mempool and self._store.locate(transaction.id) is None and not self._objection(transaction):
                 self._keep(transaction)
 
-    def restore(self) -> None:
+    def restore(self, overdue: Overdue) -> None:
         """Take the transactions back that were taken in before a stop and not executed."""
-        gone, head = [], self._store.head()
+        gone = []
         for transaction_id, raw in self._store.pending():
             transaction = decode_transaction(raw)
-            if self._application.process_proposal([transaction], head.time_ms if head is not None else 0).ok:
+            if overdue.is_good_now(transaction):
                 self._mempool.add(transaction, self._clock.monotonic_ms(), forced=True)
-            else:
+            elif not overdue.take(transaction):
                 gone.append(transaction_id)
         if gone:
             self._store.drop_pending(gone)

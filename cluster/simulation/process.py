@@ -74,7 +74,7 @@ class Process:
         self._pumping = self._woken = False
         self._house_kept_ms = node.clock.monotonic_ms()
         self._tick_at: int | None = None
-        self.intake.restore()
+        self.intake.restore(self.desk.overdue)
         self.bodies.reserve_in_flight(self.store.height)
 
     def start(self) -> None:
@@ -163,8 +163,7 @@ class Process:
         self.bodies.ask_again()
         self.clerk.work()
         old = self.mempool.waiting_since(now_ms - SHARE_AGAIN_MS, SHARE_AGAIN_MOST)
-        if old:
-            self.desk.drop_inadmissible(old)
+        self.desk.drop_inadmissible(old)
         left = [transaction for transaction in old if transaction.id in self.mempool]
         self._share([transaction.raw for transaction in self._reminders.due(left, now_ms)])
 

@@ -13,6 +13,7 @@ from consensus.block import Batch, Block, Certificate, CertifiedBlock, batch_dig
 from consensus.codec import encode
 from consensus.crypto import Ed25519Signer
 from consensus.effects import AdoptionFailed, Executed
+from consensus.mempool import ADDED
 from consensus.transaction import Envelope, Transaction, decode_transaction
 from contracts.calls import Transfer
 from node.framing import Frame, FrameKind
@@ -96,7 +97,9 @@ async def test_a_clock_that_is_ahead_loses_nothing_that_was_promised(tmp_path: P
         assert ahead is None or not decode_batch(ahead).transaction_ids
         one.channel._restore_pending()
         assert dict(one.store.pending()) == {real.id: real.raw}
+        assert one.channel._mempool.room_for(real) == ADDED, "it holds up nothing meanwhile"
         monkeypatch.setattr(one.channel.clock, "now_ms", right)
+        assert desk.drop_inadmissible([]) == []
         batch = desk.make_batch(1, 0, 0, wants_block=False)
         assert batch is not None and decode_batch(batch).transaction_ids == (real.id,)
 
