@@ -252,6 +252,7 @@ def on_blocks(turn: Turn, peer: str, message: BlocksMessage) -> None:
         if (
             height in state.fetched
             or (height <= state.executed and height in state.held)
+            or not known.was_asked_for(height)
             or not state.certified < height <= state.certified + MAX_FETCHED
         ):
             continue
@@ -261,6 +262,8 @@ def on_blocks(turn: Turn, peer: str, message: BlocksMessage) -> None:
             if is_vouched(turn, block.certificate):
                 adopt_vouched(turn, block, peer)
                 continue
+            if state.own_headers.get(height) == block.certificate.header_hash:
+                continue  # it was executed here while the answer was under way
             _distrust(turn, known)
             if len(block.certificate.votes) == 1:
                 break  # it lost the certificate since it told us; its own vote is all it has

@@ -44,7 +44,7 @@ def on_executed(turn: Turn, sequence: int, header_hash: bytes, announced: tuple[
     sign_header(turn, sequence)
     _try_certificate(turn, sequence)
     if adoption is not None:
-        fetch_vouched(turn)
+        fetch_vouched(turn, goes_on=True)
 
 
 def sign_header(turn: Turn, sequence: int) -> None:

@@ -161,7 +161,7 @@ class ReplicaState:
         failed_views: view changes since the last progress.
         fetched: certified blocks waiting for their turn, with the peer that sent them.
         adopting: the one that the host executes now; nothing else executes meanwhile.
-        stuck_at: certified at the last status.
+        stuck_at: certified at the last status. vouch_wanted: the block that was vouched for, and missing, when that was last looked at.
         in_touch: enough others were heard lately to make a quorum with this replica; looked_ms: when that was looked at last.
         boundary_since_ms: when the last announced epoch came up, while the chain has not reached it.
     """
@@ -201,6 +201,7 @@ class ReplicaState:
     fetched: dict[int, tuple[CertifiedBlock, str]] = field(default_factory=dict)
     adopting: Adoption | None = None
     stuck_at: int = -1
+    vouch_wanted: int = 0
     in_touch: bool = False
     looked_ms: int = 0
     peers: dict[str, Peer] = field(default_factory=dict)

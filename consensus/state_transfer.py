@@ -41,7 +41,37 @@ def go_on(turn: Turn) -> None:
     elif not transfer.adopting:
         _drop_late(turn, transfer)
         if turn.state.transfer is transfer:
+            _ask_others(turn, transfer)
             _ask_for_chunks(turn, transfer)
+
+
+def _ask_others(turn: Turn, transfer: Transfer) -> None:
+    """Ask those who were not known, or not so far, when it began whether they have the same snapshot: several deliver faster than one."""
+    for name, peer in sorted(turn.state.peers.items()):
+        is_known = name in transfer.holders or name in transfer.failures or peer.offer_owed
+        if is_known or turn.now_ms < peer.offer_rest_ms or peer.certified < transfer.height:
+            continue
+        peer.offer_rest_ms = turn.now_ms + CHUNK_TIMEOUT_MS
+        _ask_for_offer(turn, name, peer, transfer.height)
+
+
+def _ask_for_offer(turn: Turn, name: str, peer: Peer, lowest: int) -> None:
+    peer.offer_deadline_ms, peer.offer_owed, peer.offer_height = turn.now_ms + OFFER_TIMEOUT_MS, True, lowest
+    turn.send(name, FetchSnapshot(lowest))
+
+
+def _lowest_of_use(turn: Turn, gap: int) -> int:
+    """Return from what height on a snapshot is of more use than blocks.
+
+    Blocks will do, unless this replica is far behind, or those who have them have pruned them: f + 1 must be ahead, since one alone may
+    say anything of what it still serves.
+    """
+    state = turn.state
+    wanted = state.certified + 1
+    ahead = [peer for peer in state.peers.values() if state.reach(peer, 1) >= wanted]
+    can_serve = any(peer.first <= wanted and peer.fetch_failures < MAX_FAILURES for peer in ahead)
+    are_enough = len(ahead) >= min(turn.quorums.weak, len(state.peers))
+    return wanted if are_enough and not can_serve else state.executed + gap // 2 + 1
 
 
 def _ask_for_offers(turn: Turn, gap: int) -> None:
@@ -51,9 +81,8 @@ def _ask_for_offers(turn: Turn, gap: int) -> None:
     must not do so again and again.
     """
     state = turn.state
-    wanted = state.certified + 1
-    can_serve = any(peer.first <= wanted <= state.reach(peer, 1) and peer.fetch_failures < MAX_FAILURES for peer in state.peers.values())
-    near = state.executed + gap if can_serve else state.certified
+    lowest = _lowest_of_use(turn, gap)
+    near = state.certified if lowest == state.certified + 1 else state.executed + gap
     candidates = {name: peer for name, peer in sorted(state.peers.items()) if peer.certified > near}
     for peer in candidates.values():
         if peer.offer_deadline_ms is not None and turn.now_ms >= peer.offer_deadline_ms:
@@ -62,9 +91,7 @@ def _ask_for_offers(turn: Turn, gap: int) -> None:
     fewest = min((peer.offer_failures for peer in candidates.values()), default=0)
     for name, peer in candidates.items():
         if peer.offer_failures == fewest and peer.offer_deadline_ms is None and turn.now_ms >= peer.offer_rest_ms:
-            peer.offer_deadline_ms, peer.offer_owed = turn.now_ms + OFFER_TIMEOUT_MS, True
-            peer.offer_height = state.executed + gap // 2 + 1 if can_serve else wanted
-            turn.send(name, FetchSnapshot(peer.offer_height))
+            _ask_for_offer(turn, name, peer, lowest)
 
 
 def _count_failure(turn: Turn, peer: Peer) -> None:
@@ -105,7 +132,9 @@ def on_snapshot(turn: Turn, peer_name: str, message: SnapshotMessage) -> None:
     if header.height < peer.offer_height:
         _count_failure(turn, peer)
         raise PeerFault(peer_name, Suspicion.BAD_SNAPSHOT, f"offers height {header.height}, asked was {peer.offer_height}")
-    transfer = state.transfer
+    transfer, gap = state.transfer, turn.config.snapshot_gap
+    if gap is None or (transfer is None and header.height < _lowest_of_use(turn, gap)):
+        return  # it is not needed any more
     if header.height in state.own_headers:
         _take_certificate(turn, header, manifest)
     if header.height <= max(state.executed, state.submitted) or header.height in state.refused_snapshots:

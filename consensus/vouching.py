@@ -21,17 +21,30 @@ from consensus.state import Adoption, Turn
 
 
 def vouched_hash(turn: Turn, height: int) -> bytes | None:
-    """Return the header hash that f + 1 validators signed for a height above the certificate, None if there is none (yet)."""
+    """Return the header hash that f + 1 validators signed for a height above the certificate, None if there is none (yet).
+
+    Only in an epoch in which this replica has a seat, and up to its end: keys of former members vouch for nothing, and followers take
+    certified blocks only.
+    """
+    if not turn.may_vote or height > turn.end_of_epoch:
+        return None
     votes = turn.state.checkpoints.get(height, {})
     digests = [votes[sender].digest for sender in sorted(votes)]
     return next((digest for digest in digests if digests.count(digest) >= turn.quorums.weak), None)
 
 
-def fetch_vouched(turn: Turn) -> None:
-    """Ask one of those who vouch for the next block for it, unless it comes with a certificate."""
+def fetch_vouched(turn: Turn, *, goes_on: bool = False) -> None:
+    """Ask one of those who vouch for the next block for it, unless it is here. Its certificate may be: the block is what is missing.
+
+    Args:
+        goes_on: the block before was vouched for, too; else it must have been missing for a whole status interval.
+    """
     state, height = turn.state, turn.state.executed + 1
     wanted = vouched_hash(turn, height)
-    if wanted is None or state.is_replaced or state.adopting is not None or height in state.fetched or height in state.held:
+    if wanted is None or state.is_replaced or state.adopting is not None or height in state.fetched:
+        return
+    was_wanted, state.vouch_wanted = state.vouch_wanted, height
+    if not goes_on and was_wanted != height:
         return
     signers = {turn.committee.name(sender) for sender, vote in state.checkpoints[height].items() if vote.digest == wanted}
     peers = [

@@ -108,10 +108,9 @@ class Executor:
         else:
             self._queue.put_nowait(effect)
 
-    def _drain(self) -> None:
-        """Give up the blocks that wait."""
-        while not self._queue.empty():
-            self._queue.get_nowait()
+    def _drain(self) -> list[Execute | Adopt | AdoptSnapshot]:
+        """Give up what waits, and return it."""
+        return [self._queue.get_nowait() for _ in range(self._queue.qsize())]
 
     async def run(self) -> None:
         """Execute until cancelled.
@@ -179,8 +178,10 @@ class Executor:
         await self._write(block, finalized, transactions, transactions)
 
     def _refuse(self, sequence: int, reason: str) -> None:
-        """Say that a peer's block is bad. What is queued behind it is given up: the replica hands it out again."""
-        self._drain()
+        """Say that a peer's block is bad. What is queued behind it is given up, but for a snapshot: the replica hands out blocks again."""
+        kept = [effect for effect in self._drain() if isinstance(effect, AdoptSnapshot)]
+        for effect in kept:
+            self._queue.put_nowait(effect)
         self._done(AdoptionFailed(sequence, reason))
 
     async def _write(self, block: Block, finalized: FinalizedBlock, included: Sequence[Transaction], named: Sequence[Transaction]) -> None:
