@@ -174,7 +174,7 @@ class Channel(ChannelReports):
                 log.warning("transactions can no longer execute", count=len(late), first=late[0].id.hex())
             left = [transaction for transaction in old if transaction.id in self._mempool]
             self._door.share([transaction.raw for transaction in self._reminders.due(left, now_ms)])
-            await self._clerk.work(self.is_level(self.genesis.consensus.window // 2))
+            await self._clerk.work(self.is_level())
             self._metrics.mempool_transactions.set(len(self._mempool))
             self._metrics.mempool_bytes.set(self._mempool.size_bytes)
             self._driver.wake()

@@ -95,14 +95,10 @@ class ChannelReports:
             )
         return found
 
-    def is_level(self, within_blocks: int = LEVEL_BLOCKS) -> bool:
-        """Whether this node knows the present state: it has what at least one honest validator says it has (a liar may say anything).
-
-        Args:
-            within_blocks: so many blocks may be missing.
-        """
+    def is_level(self) -> bool:
+        """Whether this node knows the present state: it has what at least one honest validator says it has (a liar may say anything)."""
         status = self._replica.status(self.clock.monotonic_ms())
         members = self._replica.committee.validators.names
         heights = sorted((height for name, height in status.peer_heights.items() if name in members), reverse=True)
         weak = self._replica.committee.quorums.weak
-        return len(heights) >= weak and status.executed + within_blocks >= heights[weak - 1]
+        return len(heights) >= weak and status.executed + LEVEL_BLOCKS >= heights[weak - 1]

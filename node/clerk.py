@@ -32,6 +32,8 @@ from node.vote_log import VoteLog
 
 log = structlog.get_logger("gridpact.clerk")
 VALIDITY_MS = 60_000
+PATIENCE_MS = 10_000
+"""After so long without effect it is said again: with a clock that is behind, it was over for the others before they saw it."""
 AGAIN_MS = 5_000
 REFUSED_MS = 600_000
 """So long a report rests that the ledger refuses."""
@@ -79,7 +81,7 @@ class Clerk:
         """Send what is due. Call it at intervals.
 
         Args:
-            is_level: whether this node has caught up with the others, or nearly: a new epoch begins more than a window later.
+            is_level: whether this node has caught up with the others.
         """
         signer, now_ms = self._signer(), self._clock.monotonic_ms()
         if signer is None or not is_level or self._is_under_way(now_ms):
@@ -90,7 +92,7 @@ class Clerk:
             return
         answer = await self._send(signer, call)
         if answer.code == OK:
-            self._under_way, self._until_ms = call, now_ms + VALIDITY_MS
+            self._under_way, self._until_ms = call, now_ms + PATIENCE_MS
         is_passing = answer.code in (OK, *_PASSING) or isinstance(call, RenewSeat)
         self._rests[call] = now_ms + (AGAIN_MS if is_passing else REFUSED_MS)
         log.info("sent a transaction in the name of this node", call=type(call).__name__, code=answer.code, detail=answer.detail)

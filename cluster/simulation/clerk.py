@@ -6,13 +6,14 @@ from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, cast
 
 from cluster.simulation.workload import Sending
-from cluster.simulation.world import CHAIN_ID, CHANNEL, WINDOW
+from cluster.simulation.world import CHAIN_ID, CHANNEL
 from consensus.effects import Evidence
 from consensus.errors import InvariantViolation
 from consensus.mempool import NONCE_IN_USE
 from consensus.transaction import decode_transaction, sign_transaction
 from contracts.calls import Call, RenewSeat, VoteOnValidators, decode_call
 from node import clerk, vote_log
+from node.channel_reports import LEVEL_BLOCKS
 from node.intake import Submission
 from node.opening import Identity
 
@@ -45,13 +46,13 @@ class Clerk:
         _finish(self._clerk.work(self._is_level()))
 
     def _is_level(self) -> bool:
-        """Whether this node nearly knows the present state, by the rule of :mod:`node.channel_reports`."""
+        """Whether this node knows the present state, by the rule of :mod:`node.channel_reports`."""
         replica = self._process.replica
         status = replica.status(self._process.clock.monotonic_ms())
         members = replica.committee.validators.names
         heights = sorted((height for name, height in status.peer_heights.items() if name in members), reverse=True)
         weak = replica.committee.quorums.weak
-        return len(heights) >= weak and status.executed + WINDOW // 2 >= heights[weak - 1]
+        return len(heights) >= weak and status.executed + LEVEL_BLOCKS >= heights[weak - 1]
 
     def send(self, call: Call) -> None:
         """Sign a call in the node's name and submit it to this node, as the people do who run it."""
