@@ -12,6 +12,7 @@ import msgspec
 from cluster.options import RunError
 from consensus.crypto import Signer
 from consensus.errors import InputError
+from consensus.mempool import NONCE_IN_USE
 from consensus.transaction import decode_transaction, sign_transaction
 from contracts.calls import VoteOnValidators
 from contracts.genesis import Genesis
@@ -24,6 +25,8 @@ from node.provisioning import NODES_FOLDER
 from node.vote_log import FIRST_START
 
 RECEIPT_S = 30.0
+NONCES_TRIED = 8
+"""The next number may be taken by something of this node that waits."""
 EPOCH_S = 120.0
 POLL_S = 0.2
 DONE_CODES = ("OK", "ALREADY_VOTED", "STALE_EPOCH")
@@ -166,21 +169,25 @@ async def _cast(client: GridPactClient, genesis: Genesis, voter: Voter, change: 
     if known is None:
         raise InputError("--home", f"{voter.name} is no validator of this chain")
     status = await client.status()
-    raw = sign_transaction(
-        voter.signer,
-        chain_id=genesis.chain_id,
-        channel=genesis.channel,
-        sender=voter.name,
-        nonce=known.next_nonce,
-        valid_until_ms=status.clock_ms + max(genesis.consensus.max_validity_ms // 2, 1),
-        call=change,
-    )
-    try:
-        await client.submit(raw)
-        executed = await client.wait_receipt(decode_transaction(raw).id, RECEIPT_S)
-        code, detail = executed.receipt.code, executed.receipt.detail
-    except Refused as error:
-        code, detail = error.code, error.detail
+    code = detail = ""
+    for nonce in range(known.next_nonce, known.next_nonce + NONCES_TRIED):
+        raw = sign_transaction(
+            voter.signer,
+            chain_id=genesis.chain_id,
+            channel=genesis.channel,
+            sender=voter.name,
+            nonce=nonce,
+            valid_until_ms=status.clock_ms + max(genesis.consensus.max_validity_ms // 2, 1),
+            call=change,
+        )
+        try:
+            await client.submit(raw)
+            executed = await client.wait_receipt(decode_transaction(raw).id, RECEIPT_S)
+            code, detail = executed.receipt.code, executed.receipt.detail
+        except Refused as error:
+            code, detail = error.code, error.detail
+        if code != NONCE_IN_USE:
+            break
     if code not in DONE_CODES:
         raise Refused(code, detail, "")
 

@@ -44,6 +44,7 @@ SHOWN_BY = {
     "lower-view-p": 20,
     "no-null-request": 10,
     "old-epoch-goes-on": 10,
+    "snapshot-on-trust": 10,
     "timer-too-early": 50,
 }
 """Bugs that the first seeds do not show: from which on ten seeds are tried here. (``gridpact simulate --bugs`` begins with 0.)"""
