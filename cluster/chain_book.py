@@ -153,9 +153,9 @@ class ChainBook:
         ]
 
     def missing_readings(self, confirmed: Mapping[str, Collection[int]]) -> list[Violation]:
-        """Return readings that a proof has taken out of their outbox, and that no block has accepted."""
+        """Return readings that were taken or confirmed, and that no block has accepted."""
         return [
-            Violation("lost", f"reading {sequence} of {meter} was confirmed and is in no block up to {self.height}")
+            Violation("lost", f"reading {sequence} of {meter} was promised and is in no block up to {self.height}")
             for meter, sequences in confirmed.items()
             for sequence in sorted(set(sequences) - self.readings.get(meter, set()))
         ]

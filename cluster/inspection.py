@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from cluster.chain_book import ChainBook, Violation
 from cluster.collect import Head, count_evidence, read_balances, read_blocks, read_hashes, wait_equal_heads
@@ -28,6 +28,7 @@ async def inspect(stage: Stage, book: ChainBook, suspects: Sequence[int]) -> lis
     Raises:
         RunError: a node does not answer.
     """
+    promised = _promised_readings(stage)
     if not await wait_equal_heads(stage.session, stage.lab.urls, AGREE_TIMEOUT_S):
         return [
             Violation("failed", f"the nodes did not come to one height within {AGREE_TIMEOUT_S:g} s: {_heads(stage, await stage.heads())}")
@@ -42,7 +43,7 @@ async def inspect(stage: Stage, book: ChainBook, suspects: Sequence[int]) -> lis
     found += book.missing(acknowledged)
     balances = await read_balances(stage.session, stage.lab.names[suspects[0]], stage.lab.urls[suspects[0]], list(book.balances))
     found += book.wrong_balances(stage.lab.names[suspects[0]], balances)
-    return found + _meters(stage, book) + await _evidence(stage)
+    return found + _meters(stage, book, promised) + await _evidence(stage)
 
 
 async def _evidence(stage: Stage) -> list[Violation]:
@@ -97,13 +98,21 @@ async def _compare_old(stage: Stage, book: ChainBook, index: int) -> list[Violat
     return book.compare(name, hashes, [height for height in heights if height >= first])
 
 
-def _meters(stage: Stage, book: ChainBook) -> list[Violation]:
-    """Return what is wrong with the meters' readings: all are proven now, so a block must have accepted each."""
+def _promised_readings(stage: Stage) -> dict[str, Collection[int]]:
+    """Return the readings that the chain must hold by now: those taken or confirmed. A meter may take another while blocks are read."""
+    if stage.meters is None:
+        return {}
+    taken = {meter: range(1, count + 1) for meter, count in stage.meters.taken.items()}
+    confirmed = stage.meters.confirmed
+    return {meter: frozenset(taken.get(meter, ())) | frozenset(confirmed.get(meter, ())) for meter in (*taken, *confirmed)}
+
+
+def _meters(stage: Stage, book: ChainBook, promised: Mapping[str, Collection[int]]) -> list[Violation]:
+    """Return what is wrong with the meters' readings: a block must have accepted each that was promised."""
     if stage.meters is None:
         return []
     refused = [Violation("lost", f"reading {sequence} of {meter} was refused by the chain") for meter, sequence in stage.meters.refused()]
-    taken = {meter: range(1, count + 1) for meter, count in stage.meters.taken.items()}
-    return refused + book.missing_readings(stage.meters.confirmed) + book.missing_readings(taken)
+    return refused + book.missing_readings(promised)
 
 
 def _heads(stage: Stage, heads: Sequence[Head | None]) -> str:
